@@ -1,0 +1,35 @@
+"""Self-supervised audio representations from automatically separated sound scenes, in Keras 3."""
+
+from sepcl_keras.augmentation import SpecAugment
+from sepcl_keras.encoder import CNN14, CoincidenceHead, SimilarityHead, load_panns_weights
+from sepcl_keras.evaluation import d_prime, mean_average_precision, query_by_example, si_snr
+from sepcl_keras.features import LogMel
+from sepcl_keras.files import BadInput
+from sepcl_keras.losses import Coincidence, MixIT, NTXent
+from sepcl_keras.profiles import PROFILES, Profile, get_profile
+from sepcl_keras.separator import TDCNPlusPlus, load_google_weights
+from sepcl_keras.training import ContrastiveModel, SeparationModel
+
+__all__ = [
+    "CNN14",
+    "PROFILES",
+    "BadInput",
+    "Coincidence",
+    "CoincidenceHead",
+    "ContrastiveModel",
+    "LogMel",
+    "MixIT",
+    "NTXent",
+    "Profile",
+    "SeparationModel",
+    "SimilarityHead",
+    "SpecAugment",
+    "TDCNPlusPlus",
+    "d_prime",
+    "get_profile",
+    "load_google_weights",
+    "load_panns_weights",
+    "mean_average_precision",
+    "query_by_example",
+    "si_snr",
+]

@@ -1,0 +1,286 @@
+"""The path from one room to the next: what a notebook needs of an earlier one is loaded, or made and kept.
+
+Everything lives in `artifacts/<profile>/<data>/seed<k>/`; each artifact carries the fingerprint of what defines it.
+"""
+
+import csv
+import dataclasses
+import os
+import shutil
+import tempfile
+import time
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from sepcl_keras import evaluation, processors, training
+from sepcl_keras.backend import inference, keep_memory, make_repeatable
+from sepcl_keras.features import PATCH_FRAMES, LogMel
+from sepcl_keras.files import ROOT, BadInput, fingerprint, read_json, write_json
+from sepcl_keras.profiles import get_profile
+from sepcl_keras.scenes import SPLITS, Scenes, open_bank
+
+RECIPE = 1  # to be raised when the same definition would give another artifact
+MAIN_ROW = "S2∨F∨N joint"  # the best of the slides' Table 4: what notebook 07 trains at full length
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One way to pretrain: a row of the slides' Tables 2 and 4, with the mAP they give for it on AudioSet."""
+
+    row: str
+    table: int
+    pairing: str
+    processors: tuple
+    similarity: float
+    coincidence: float
+    spec_augment: bool
+    slides: float
+    tutorial: bool  # whether `make tutorial` trains it
+
+
+def read_rows(path=ROOT / "data" / "rows.csv"):
+    """The table of rows as a dict from name to `Row`."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [
+            Row(
+                row=r["row"], table=int(r["table"]), pairing=r["pairing"], processors=tuple(r["processors"].split()),
+                similarity=float(r["similarity"]), coincidence=float(r["coincidence"]),
+                spec_augment=r["spec_augment"] == "yes", slides=float(r["slides"]), tutorial=r["tutorial"] == "yes",
+            )
+            for r in csv.DictReader(file)
+        ]  # fmt: skip
+    return {row.row: row for row in rows}
+
+
+def windows(log_mel):
+    """Spectrograms (clips, frames, mels) to their non-overlapping patches (clips, windows, 96, mels)."""
+    number = log_mel.shape[1] // PATCH_FRAMES
+    patches = log_mel[:, : number * PATCH_FRAMES]
+    return patches.reshape(len(log_mel), number, PATCH_FRAMES, log_mel.shape[2])
+
+
+def embed(encoder, log_mel, batch_size=32):
+    """Embeddings h (clips, windows, d) of spectrograms (clips, frames, mels), in batches of clips."""
+    encode, parts = inference(encoder), []
+    for start in range(0, len(log_mel), batch_size):
+        patches = windows(log_mel[start : start + batch_size]).astype("float32")
+        parts.append(encode(patches.reshape(-1, *patches.shape[2:])).reshape(*patches.shape[:2], -1))
+    return np.concatenate(parts)
+
+
+class Course:
+    """One run of the course: a profile, a bank of sounds and a seed, and everything made from them.
+
+    Args:
+        profile: name of a profile. data: `"made"` or a folder in the layout of ESC-50.
+        seed: of all training; the scenes do not depend on it. out: folder of all artifacts, or None for `artifacts/`.
+    """
+
+    def __init__(self, profile="tiny", data="made", seed=0, out=None):
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise BadInput(f"SEED={seed!r}: expected a whole number, zero or more.")
+        self.profile, self.seed = get_profile(profile), seed
+        self.bank = open_bank(data, self.profile)
+        self.folder = Path(out or ROOT / "artifacts") / profile / self.bank.name / f"seed{seed}"
+        p = self.profile
+        self.scenes = {
+            split: Scenes(self.bank, split, p.scenes[split], p.clip_seconds, p.sample_rate) for split in SPLITS
+        }
+        self._kept = {}
+        keep_memory()
+        make_repeatable(seed)
+
+    def load_or_train(self, name, definition, make, load):
+        """What `load(folder)` gives: from the artifact `name` if it is there and fits, else after `make(folder)`.
+
+        `definition` is what the artifact depends on; `make` fills an empty folder, which takes its name only when it
+        is whole, and returns what to keep beside it, such as a training history. Returns (loaded, that).
+        """
+        mark = fingerprint({"recipe": RECIPE, "definition": definition})
+        if name in self._kept:
+            return self._kept[name]
+        folder = self.folder / name
+        manifest = folder / "manifest.json"
+        if manifest.exists() and read_json(manifest)["fingerprint"] == mark:
+            print(f"{name}: loaded from {self._shown(folder)}.")
+        else:
+            print(f"{name}: not made yet with these settings; making it now.", flush=True)
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            began = time.perf_counter()
+            with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
+                part = Path(temporary) / "part"
+                part.mkdir()
+                history = make(part)
+                seconds = round(time.perf_counter() - began, 1)
+                content = {"fingerprint": mark, "definition": definition, "seconds": seconds, "history": history}
+                write_json(part / "manifest.json", content)
+                shutil.rmtree(folder, ignore_errors=True)
+                os.replace(part, folder)
+            print(f"{name}: made in {seconds:.0f} s, kept in {self._shown(folder)}.")
+        self._kept[name] = (load(folder), read_json(manifest)["history"])
+        return self._kept[name]
+
+    def _shown(self, path):
+        return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
+
+    def _data_definition(self):
+        p = self.profile
+        return {
+            "bank": self.bank.definition,
+            "scenes": {split: self.scenes[split].definition for split in SPLITS},
+            "seconds": p.clip_seconds,
+        }
+
+    def _separator_definition(self):
+        p = self.profile
+        sizes = (p.separator_seconds, p.separator_batch, p.separator_learning_rate)
+        return self._data_definition() | {
+            "separator": p.separator, "sizes": sizes, "steps": p.snapshot_steps, "seed": self.seed,
+        }  # fmt: skip
+
+    def log_mel(self, split):
+        """Log-mel spectrograms (scenes, frames, mels) of a split's mixtures, float16, a memory map."""
+
+        def make(folder):
+            mixtures, features = self.scenes[split].mixtures(), inference(keras.Sequential([LogMel()]))
+            parts = [features(mixtures[i : i + 64]).astype("float16") for i in range(0, len(mixtures), 64)]
+            np.save(folder / "log_mel.npy", np.concatenate(parts))
+
+        definition = self._data_definition() | {"split": split}
+        return self.load_or_train(
+            f"log_mel/{split}", definition, make, lambda folder: np.load(folder / "log_mel.npy", mmap_mode="r")
+        )[0]
+
+    def snapshots(self):
+        """The separator's snapshots, a dict from name (N, F, S1, S2) to `TDCNPlusPlus`, and the training history."""
+
+        def make(folder):
+            return training.train_separator(self.scenes["train"].mixtures(), self.profile, self.seed, folder)
+
+        def load(folder):
+            return {name: keras.saving.load_model(folder / f"{name}.keras") for name in self.profile.snapshot_steps}
+
+        return self.load_or_train("separator", self._separator_definition(), make, load)
+
+    def views(self):
+        """The training scenes' `Views` by all four snapshots."""
+
+        def make(folder):
+            processors.write_views(folder, self.scenes["train"].mixtures(), self.snapshots()[0])
+
+        return self.load_or_train("views", self._separator_definition(), make, processors.Views)[0]
+
+    def encoder(self, row=None, seed=None, verbose=2):
+        """An encoder pretrained as `row` says, and its history.
+
+        Without a row it is the main one, at the profile's full size; with one, at the size of the ablations.
+        """
+        p, seed = self.profile, self.seed if seed is None else seed
+        main = row is None
+        row = row or read_rows()[MAIN_ROW]
+        size = dict(
+            embedding_dim=p.embedding_dim, width=p.width if main else p.ablation_width,
+            steps=p.pretraining_steps if main else p.ablation_steps, learning_rate=p.learning_rate,
+        )  # fmt: skip
+        objective = dict(similarity=row.similarity, coincidence=row.coincidence, spec_augment=row.spec_augment)
+
+        def make(folder):
+            views = self.views()
+            encoder, history = training.pretrain(
+                lambda steps: processors.ViewPairs(views, row.pairing, row.processors, p.batch_size, steps, seed),
+                seed=seed, verbose=verbose, **size, **objective,
+            )  # fmt: skip
+            encoder.save(folder / "encoder.keras")
+            return history
+
+        definition = self._separator_definition() | size | objective | {
+            "pairing": row.pairing, "processors": row.processors, "batch_size": p.batch_size, "encoder_seed": seed,
+        }  # fmt: skip
+        name = "encoders/main" if main else f"encoders/{row.row.replace('∨', 'v').replace(' ', '_')}-{seed}"
+        return self.load_or_train(name, definition, make, self._load_encoder)
+
+    def supervised_encoder(self):
+        """The control trained on the labels, and its history."""
+        p = self.profile
+
+        def make(folder):
+            encoder, history = training.train_supervised(
+                self.log_mel("train"), self.scenes["train"].labels, p, self.seed
+            )
+            encoder.save(folder / "encoder.keras")
+            return history
+
+        definition = self._data_definition() | {
+            "width": p.width, "dim": p.embedding_dim, "steps": p.supervised_steps, "batch": p.batch_size,
+            "learning_rate": p.learning_rate, "seed": self.seed,
+        }  # fmt: skip
+        return self.load_or_train("encoders/supervised", definition, make, self._load_encoder)
+
+    def untrained_encoder(self, width=None):
+        """The control that has seen nothing: the same network as initialised from the seed."""
+        return training.new_encoder(self.profile.embedding_dim, width or self.profile.width, self.seed)
+
+    @staticmethod
+    def _load_encoder(folder):
+        return keras.saving.load_model(folder / "encoder.keras")
+
+    def embeddings(self, encoder):
+        """Split → h (scenes, windows, d) of an encoder, or of the log-mel statistics where `encoder` is None."""
+        if encoder is None:
+            number = self.log_mel("test").shape[1] // PATCH_FRAMES
+            return {
+                split: evaluation.log_mel_statistics(np.asarray(self.log_mel(split), "float32"), number)
+                for split in SPLITS
+            }
+        return {split: embed(encoder, self.log_mel(split)) for split in SPLITS}
+
+    def evaluate(self, embeddings):
+        """The paper's evaluation of frozen embeddings on the test scenes.
+
+        Returns a dict: `map` and `d_prime` of the shallow classifier, `linear_map` of the linear probe, `qbe` and
+        `qbe_chance` of query by example, `chance` mAP (the share of positives).
+        """
+        labels = {split: self.scenes[split].labels for split in SPLITS}
+        pooled = {split: h.mean(axis=1) for split, h in embeddings.items()}
+        scores = evaluation.shallow_classifier(
+            embeddings["train"], labels["train"], embeddings["validation"], labels["validation"], embeddings["test"],
+            seed=self.seed,
+        )  # fmt: skip
+        linear = evaluation.linear_probe(pooled["train"], labels["train"], pooled["test"])
+        retrieval = evaluation.query_by_example_map(pooled["test"], labels["test"])
+        return {
+            "map": evaluation.mean_average_precision(labels["test"], scores),
+            "d_prime": evaluation.d_prime(labels["test"], scores),
+            "linear_map": evaluation.mean_average_precision(labels["test"], linear),
+            "qbe": retrieval["map"],
+            "qbe_chance": retrieval["chance"],
+            "chance": float(labels["test"][:, labels["test"].any(axis=0)].mean()),
+        }
+
+    def separation(self, separator, scenes=None, most=100):
+        """SI-SNR improvement in dB (scenes,) on test scenes of two events, best permutation; at most `most` scenes."""
+        scenes = scenes or self.scenes["test"]
+        chosen = [scenes[int(i)] for i in np.flatnonzero(scenes.number_of_events == 2)[:most]]
+        channels = processors.separate(separator, np.stack([scene.mixture for scene in chosen]))
+        return np.array(
+            [
+                evaluation.si_snr_improvement(scene.sources, estimates, scene.mixture)
+                for scene, estimates in zip(chosen, channels, strict=True)
+            ]
+        )
+
+    def record(self, number, **results):
+        """Keeps a notebook's numbers in `results/NN.json`, with what they were made from, and returns them."""
+        content = {
+            "notebook": number, "profile": self.profile.name, "data": self.bank.name, "seed": self.seed,
+            "definition": fingerprint(self._separator_definition()), "results": results,
+        }  # fmt: skip
+        write_json(self.folder / "results" / f"{number}.json", content)
+        return results
+
+    def results(self, number):
+        """The numbers that notebook `number` recorded, or None where it has not run."""
+        path = self.folder / "results" / f"{number}.json"
+        return read_json(path)["results"] if path.exists() else None

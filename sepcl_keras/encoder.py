@@ -1,0 +1,179 @@
+"""CNN14, the encoder whose output h is the product, and the two heads that train it."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from sepcl_keras.features import MEL_BANDS, PATCH_FRAMES
+from sepcl_keras.files import BadInput
+
+
+def _batch_norm(name, **kwargs):
+    return keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=name, **kwargs)  # PyTorch's defaults
+
+
+@keras.saving.register_keras_serializable(package="sepcl_keras")
+class ConvBlock(keras.layers.Layer):
+    """Two 3 × 3 convolutions, each with batch norm and ReLU, then average pooling.
+
+    Input (clips, frames, mels, channels), output (clips, frames / pool, mels / pool, filters).
+    """
+
+    def __init__(self, filters, pool=2, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.pool = filters, pool
+        inner = dict(dtype=self.dtype_policy)
+        convolution = dict(kernel_size=3, padding="same", use_bias=False, **inner)
+        self.conv1 = keras.layers.Conv2D(filters, name="conv1", **convolution)
+        self.conv2 = keras.layers.Conv2D(filters, name="conv2", **convolution)
+        self.bn1, self.bn2 = _batch_norm("bn1", **inner), _batch_norm("bn2", **inner)
+
+    def build(self, input_shape):
+        between = (*input_shape[:-1], self.filters)
+        self.conv1.build(input_shape)
+        for layer in (self.bn1, self.conv2, self.bn2):
+            layer.build(between)
+
+    def call(self, x, training=None):
+        x = ops.relu(self.bn1(self.conv1(x), training=training))
+        x = ops.relu(self.bn2(self.conv2(x), training=training))
+        return ops.average_pool(x, self.pool) if self.pool > 1 else x
+
+    def get_config(self):
+        return super().get_config() | {"filters": self.filters, "pool": self.pool}
+
+
+@keras.saving.register_keras_serializable(package="sepcl_keras")
+class CNN14(keras.Model):
+    """Log-mel patches (clips, frames, 64) to embeddings h (clips, embedding_dim).
+
+    PANNs' CNN14 with its 2,048-wide layer and classifier replaced by one linear bottleneck, as the slides have it:
+    six convolution blocks, mean over mel bands, maximum plus mean over time. 96 frames or more.
+
+    Args:
+        embedding_dim: d, 128 in the paper (and 1,024).
+        width: filters of the first block; 64 is the paper's, the last block has 32 times as many.
+
+    Source: Kong et al. 2020, `Cnn14_16k`; the slides for the bottleneck.
+    """
+
+    def __init__(self, embedding_dim=128, width=64, **kwargs):
+        super().__init__(**kwargs)
+        self.embedding_dim, self.width = embedding_dim, width
+        inner = dict(dtype=self.dtype_policy)
+        self.bn0 = _batch_norm("bn0", **inner)  # one mean and variance a mel band
+        self.blocks = [
+            ConvBlock(width * 2**index, pool=2 if index < 5 else 1, name=f"conv_block{index + 1}", **inner)
+            for index in range(6)
+        ]
+        self.bottleneck = keras.layers.Dense(embedding_dim, name="bottleneck", **inner)
+
+    def build(self, input_shape):
+        self.bn0.build((None, None, MEL_BANDS))
+        shape = (None, None, MEL_BANDS, 1)
+        for block in self.blocks:
+            block.build(shape)
+            shape = (None, None, shape[2] // block.pool, block.filters)
+        self.bottleneck.build((None, shape[-1]))
+
+    def call(self, log_mel, training=None):
+        frames = log_mel.shape[1]
+        if frames is not None and frames < PATCH_FRAMES:
+            raise BadInput(f"CNN14: an input of {frames} frames; expected at least {PATCH_FRAMES}, one patch.")
+        x = self.bn0(log_mel, training=training)[..., None]  # (clips, frames, mels, 1)
+        for block in self.blocks:
+            x = block(x, training=training)
+        x = ops.mean(x, axis=2)  # (clips, frames / 32, filters)
+        return self.bottleneck(ops.max(x, axis=1) + ops.mean(x, axis=1))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.embedding_dim)
+
+    def get_config(self):
+        return super().get_config() | {"embedding_dim": self.embedding_dim, "width": self.width}
+
+
+@keras.saving.register_keras_serializable(package="sepcl_keras")
+class SimilarityHead(keras.layers.Layer):
+    """h (N, d) to z (N, units), where NT-Xent is applied: one hidden layer with ReLU, linear output."""
+
+    def __init__(self, units=128, hidden=512, **kwargs):
+        super().__init__(**kwargs)
+        self.units, self.hidden = units, hidden
+        self.first = keras.layers.Dense(hidden, activation="relu", dtype=self.dtype_policy, name="first")
+        self.second = keras.layers.Dense(units, dtype=self.dtype_policy, name="second")
+
+    def build(self, input_shape):
+        self.first.build(input_shape)
+        self.second.build((input_shape[0], self.hidden))
+
+    def call(self, h):
+        return self.second(self.first(h))
+
+    def get_config(self):
+        return super().get_config() | {"units": self.units, "hidden": self.hidden}
+
+
+@keras.saving.register_keras_serializable(package="sepcl_keras")
+class CoincidenceHead(keras.layers.Layer):
+    """Logits (N, N): does mixture i coincide with channel j? From h of the mixtures (N, d) and channels (N, d).
+
+    An MLP on the pair [h_m, h_c] with one hidden layer and ReLU. Its first layer is split, W_m h_m + W_c h_c + b, so
+    that the grid costs two N × hidden products instead of N² of them.
+    """
+
+    def __init__(self, hidden=512, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = hidden
+        self.mixture = keras.layers.Dense(hidden, dtype=self.dtype_policy, name="mixture")
+        self.channel = keras.layers.Dense(hidden, use_bias=False, dtype=self.dtype_policy, name="channel")
+        self.output_layer = keras.layers.Dense(1, dtype=self.dtype_policy, name="output")
+
+    def build(self, h_m_shape, h_c_shape):
+        self.mixture.build(h_m_shape)
+        self.channel.build(h_c_shape)
+        self.output_layer.build((None, None, self.hidden))
+
+    def call(self, h_m, h_c):
+        pairs = ops.relu(self.mixture(h_m)[:, None] + self.channel(h_c)[None])  # (N, N, hidden)
+        return self.output_layer(pairs)[..., 0]
+
+    def get_config(self):
+        return super().get_config() | {"hidden": self.hidden}
+
+
+def load_panns_weights(encoder, weights):
+    """Sets a `CNN14` of width 64 from arrays named as in PANNs' state dict.
+
+    With `embedding_dim=2048` the bottleneck becomes `fc1`; else it stays as initialised. A name that is missing or
+    does not fit is refused before anything is set.
+
+    Args:
+        encoder: the network, built or not.
+        weights: dict from name, such as `"conv_block1.conv1.weight"`, to array in PyTorch's layout.
+    """
+    if not encoder.built:
+        encoder.build((None, None, MEL_BANDS))
+    pairs = []  # (name, variable, axes of the transposition)
+
+    def batch_norm(name, layer):
+        fields = zip(("weight", "bias", "running_mean", "running_var"), layer.weights, strict=True)
+        pairs.extend((f"{name}.{field}", variable, (0,)) for field, variable in fields)
+
+    batch_norm("bn0", encoder.bn0)
+    for block in encoder.blocks:
+        for number, convolution, norm in ((1, block.conv1, block.bn1), (2, block.conv2, block.bn2)):
+            pairs.append((f"{block.name}.conv{number}.weight", convolution.kernel, (2, 3, 1, 0)))
+            batch_norm(f"{block.name}.bn{number}", norm)
+    if encoder.embedding_dim == 2048:
+        pairs.append(("fc1.weight", encoder.bottleneck.kernel, (1, 0)))
+        pairs.append(("fc1.bias", encoder.bottleneck.bias, (0,)))
+    for name, variable, axes in pairs:
+        if name not in weights:
+            raise BadInput(f"load_panns_weights: {name} is missing; the encoder expects it.")
+        shape = np.shape(weights[name])
+        expected = tuple(variable.shape[axes.index(axis)] for axis in range(len(axes)))
+        if shape != expected:
+            raise BadInput(f"load_panns_weights: {name} has shape {shape}; expected {expected}.")
+    for name, variable, axes in pairs:
+        variable.assign(np.transpose(weights[name], axes))

@@ -1,0 +1,299 @@
+"""Numbers that say how good: average precision, d′, query by example, SI-SNR, and the classifiers on frozen embeddings.
+
+`labels` are multi-hot (clips, classes) with zeros and ones, `scores` (clips, classes) any finite numbers, the
+larger the surer. Metrics are computed in double precision; equal scores share one rank, as in scikit-learn. Shapes
+that do not fit, labels without a single positive, NaN in embeddings, scores or waveforms: BadInput names the argument.
+"""
+
+import keras
+import numpy as np
+from scipy.optimize import linear_sum_assignment
+from scipy.special import ndtri
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from sepcl_keras.files import BadInput
+
+AUC_MARGIN = 1e-6  # a perfect AUC would be an infinite d′; this limit is 6.72
+SI_SNR_LIMIT = 100.0  # dB; keeps perfect and silent signals finite
+
+BATCH = 512  # windows in training
+SCORING_BATCH = 16_384  # windows at once when scoring: bounds memory, seldom splits
+MOST_EPOCHS = 60
+PATIENCE = 5  # epochs
+LEARNING_RATE = 1e-3
+PROBE_C = 0.1  # inverse strength of the L2 penalty; fixed, so that a probe has nothing to tune and compares fairly
+
+
+def _numbers(name, values, axes, dtype=np.float64):
+    """`values` as a finite array with the named `axes`, or BadInput."""
+    values = np.asarray(values)
+    if values.ndim != len(axes) or 0 in values.shape:
+        raise BadInput(f"{name} of shape {values.shape}: expected ({', '.join(axes)}), none of them empty.")
+    values = values.astype(dtype, copy=False)
+    if not np.isfinite(values).all():
+        raise BadInput(f"{name} with NaN or infinity: expected finite numbers only.")
+    return values
+
+
+def _multi_hot(name, labels):
+    labels = _numbers(name, labels, ("clips", "classes"))
+    if not np.isin(labels, (0.0, 1.0)).all():
+        raise BadInput(f"{name} with other values than 0 and 1: expected multi-hot (clips, classes).")
+    if not labels.any():
+        raise BadInput(f"{name} without a single positive: expected at least one class with positives.")
+    return labels
+
+
+def _pair(labels, scores):
+    labels, scores = _multi_hot("labels", labels), _numbers("scores", scores, ("clips", "classes"))
+    if labels.shape != scores.shape:
+        raise BadInput(f"scores of shape {scores.shape}: expected {labels.shape}, the shape of the labels.")
+    return labels, scores
+
+
+def average_precisions(labels, scores):
+    """Average precision of each class (classes,), float64; NaN where a class has no positives."""
+    labels, scores = _pair(labels, scores)
+    found = np.full(labels.shape[1], np.nan)
+    for c in np.flatnonzero(labels.any(axis=0)):
+        found[c] = average_precision_score(labels[:, c], scores[:, c])
+    return found
+
+
+def mean_average_precision(labels, scores):
+    """Macro mAP: the unweighted mean of `average_precisions` over the classes that have positives."""
+    return float(np.nanmean(average_precisions(labels, scores)))
+
+
+def d_prime(labels, scores):
+    """Macro d′: √2 Φ⁻¹(AUC) of each class, then the mean.
+
+    AUC is clipped to [1e-6, 1 − 1e-6]; classes without positives or without negatives are skipped.
+    """
+    labels, scores = _pair(labels, scores)
+    usable = np.flatnonzero(labels.any(axis=0) & ~labels.all(axis=0))
+    if not usable.size:
+        raise BadInput("labels that are constant in every class: d′ needs a class with positives and negatives.")
+    auc = np.array([roc_auc_score(labels[:, c], scores[:, c]) for c in usable])
+    return float(np.mean(np.sqrt(2.0) * ndtri(np.clip(auc, AUC_MARGIN, 1.0 - AUC_MARGIN))))
+
+
+def _unit(embeddings):
+    """Rows of length one; a row of zeros stays zero, so that its cosine to everything is 0."""
+    # Scaling by the largest entry first keeps squares of huge or tiny entries from over- or underflowing.
+    largest = np.abs(embeddings).max(axis=-1, keepdims=True)
+    embeddings = embeddings / np.where(largest > 0, largest, 1.0)
+    length = np.linalg.norm(embeddings, axis=-1, keepdims=True)
+    return embeddings / np.where(length > 0, length, 1.0)
+
+
+def query_by_example(positives, negatives):
+    """Average precision of finding pairs of one class among pairs ranked by cosine.
+
+    Args:
+        positives: embeddings (P, d), P ≥ 2, of clips with the class.
+        negatives: embeddings (Q, d), Q ≥ 1, of clips without it.
+
+    Pairs (positive i, positive j), i < j, are relevant; pairs (positive, negative) are not. Cosines equal to twelve
+    decimals are ties, so that equal embeddings (a collapsed encoder) score exactly chance: relevant pairs / pairs.
+    """
+    positives = _numbers("positives", positives, ("clips", "d"))
+    negatives = _numbers("negatives", negatives, ("clips", "d"))
+    if len(positives) < 2 or positives.shape[1] != negatives.shape[1]:
+        raise BadInput(f"positives {positives.shape}, negatives {negatives.shape}: expected (P ≥ 2, d) and (Q, d).")
+    positives, negatives = _unit(positives), _unit(negatives)
+    relevant = (positives @ positives.T)[np.triu_indices(len(positives), k=1)]
+    others = (positives @ negatives.T).ravel()
+    # The order of additions inside a matrix product would otherwise break ties, and not at random.
+    similarity = np.round(np.concatenate([relevant, others]), 12)
+    return float(average_precision_score(np.repeat([1, 0], [relevant.size, others.size]), similarity))
+
+
+def query_by_example_map(embeddings, labels, seed=0, most=100):
+    """Mean of `query_by_example` over classes.
+
+    Args:
+        embeddings: (clips, d).
+        labels: (clips, classes) multi-hot.
+        seed: which clips are drawn where there are more than `most`.
+        most: clips with the class, and clips without it, that are used at most.
+
+    Returns:
+        dict: `map`, `chance` (the mean over the same classes of relevant pairs / pairs) and `per_class` (classes,), NaN
+        for a class with fewer than two positives or without negatives.
+    """
+    embeddings, labels = _numbers("embeddings", embeddings, ("clips", "d")), _multi_hot("labels", labels)
+    if len(embeddings) != len(labels):
+        raise BadInput(f"labels with {len(labels)} clips: expected {len(embeddings)}, as in the embeddings.")
+    per_class, chance = np.full((2, labels.shape[1]), np.nan)
+    for c, label in enumerate(labels.T):
+        rng = np.random.default_rng((seed, c))  # one stream a class: adding classes changes no other class
+        with_class, without = (
+            clips if len(clips) <= most else rng.choice(clips, most, replace=False)
+            for clips in (np.flatnonzero(label), np.flatnonzero(label == 0))
+        )
+        if len(with_class) < 2 or not len(without):
+            continue
+        per_class[c] = query_by_example(embeddings[with_class], embeddings[without])
+        # P(P−1)/2 relevant pairs beside P·Q others
+        chance[c] = (len(with_class) - 1) / (len(with_class) - 1 + 2 * len(without))
+    if np.isnan(per_class).all():
+        raise BadInput("labels in which no class has two positives and a negative: expected at least one such class.")
+    return dict(map=float(np.nanmean(per_class)), chance=float(np.nanmean(chance)), per_class=per_class)
+
+
+def _centred(name, waveforms):
+    """Waveforms (..., samples) without their mean; what is constant up to rounding becomes exactly zero."""
+    waveforms = np.asarray(waveforms, np.float64)
+    if waveforms.ndim < 1 or not waveforms.size or not np.isfinite(waveforms).all():
+        raise BadInput(f"{name} of shape {waveforms.shape}: expected finite samples (..., samples), at least one.")
+    centred = waveforms - waveforms.mean(axis=-1, keepdims=True)
+    silent = np.abs(centred).max(axis=-1, keepdims=True) <= 1e-12 * np.abs(waveforms).max(axis=-1, keepdims=True)
+    return np.where(silent, 0.0, centred)
+
+
+def si_snr(reference, estimate):
+    """Scale-invariant signal-to-noise ratio in dB (...,) of waveforms (..., samples); leading axes broadcast.
+
+    Means are removed; the part of the estimate along the reference is signal, the rest noise. Limited to ±100 dB: a
+    perfect estimate has +100; an estimate without anything of the reference has −100, and so has every pair with a
+    silent (constant) reference or estimate.
+    """
+    reference, estimate = _centred("reference", reference), _centred("estimate", estimate)
+    leading = zip(reference.shape[-2::-1], estimate.shape[-2::-1], strict=False)
+    if reference.shape[-1] != estimate.shape[-1] or any(a != b and 1 not in (a, b) for a, b in leading):
+        raise BadInput(f"estimate of shape {estimate.shape}: expected one that fits the reference's {reference.shape}.")
+    direction, estimate = _unit(reference), _unit(estimate)
+    along = np.sum(estimate * direction, axis=-1, keepdims=True)
+    signal = np.sum(np.square(along * direction), axis=-1)
+    noise = np.sum(np.square(estimate - along * direction), axis=-1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        decibels = 10.0 * np.log10(signal / noise)
+    # 0 / 0 is silence: nothing of the reference was found.
+    return np.clip(np.where(np.isnan(decibels), -SI_SNR_LIMIT, decibels), -SI_SNR_LIMIT, SI_SNR_LIMIT)
+
+
+def si_snr_improvement(references, estimates, mixture):
+    """SI-SNR in dB that estimates gain over the mixture (samples,): mean over sources, under the best permutation.
+
+    References are (sources, samples), estimates (channels, samples); channels left over do not count.
+    """
+    references = _numbers("references", references, ("sources", "samples"))
+    estimates = _numbers("estimates", estimates, ("channels", "samples"))
+    mixture = _numbers("mixture", mixture, ("samples",))
+    if len(estimates) < len(references):
+        raise BadInput(f"estimates with {len(estimates)} channels: expected at least {len(references)}, one a source.")
+    pairwise = si_snr(references[:, None], estimates[None])  # (sources, channels)
+    best = linear_sum_assignment(pairwise, maximize=True)
+    return float(np.mean(pairwise[best]) - np.mean(si_snr(references, mixture)))
+
+
+def _statistics(features):
+    """Mean and deviation (d,) of rows (n, d); a feature that never changes has deviation 1 and so stays near zero."""
+    mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
+    return mean, np.where(deviation > 1e-6 * np.maximum(np.abs(mean), 1e-6), deviation, 1.0)
+
+
+def _same(name, found, expected, axis):
+    if found != expected:
+        raise BadInput(f"{name} with {found} {axis}: expected {expected}, as in train and its labels.")
+
+
+def linear_probe(train, train_labels, test):
+    """Probabilities (clips, classes), float64, of one logistic regression a class on embeddings (clips, d).
+
+    Features are standardised by `train`; the L2 penalty is fixed (C = 0.1). A class that is the same for all training
+    clips gets that value, 0 or 1, as its score everywhere.
+    """
+    train, test = _numbers("train", train, ("clips", "d")), _numbers("test", test, ("clips", "d"))
+    train_labels = _multi_hot("train_labels", train_labels)
+    _same("train_labels", len(train_labels), len(train), "clips")
+    _same("test", test.shape[1], train.shape[1], "features")
+    mean, deviation = _statistics(train)
+    train, test = (train - mean) / deviation, (test - mean) / deviation
+    scores = np.repeat(train_labels[:1], len(test), axis=0)  # constant classes keep these
+    for c in np.flatnonzero(np.ptp(train_labels, axis=0)):
+        # lbfgs needs tens of iterations on standardised features; the limit is only there to be never met.
+        probe = LogisticRegression(C=PROBE_C, solver="lbfgs", max_iter=10_000).fit(train, train_labels[:, c])
+        scores[:, c] = probe.predict_proba(test)[:, 1]
+    return scores
+
+
+def _clip_scores(model, clips):
+    """Scores (clips, classes) of clips (clips, windows, d): the mean over each clip's windows."""
+    windows = clips.reshape(-1, clips.shape[-1])
+    parts = [
+        keras.ops.convert_to_numpy(model(windows[i : i + SCORING_BATCH], training=False))
+        for i in range(0, len(windows), SCORING_BATCH)
+    ]
+    return np.concatenate(parts).reshape(*clips.shape[:2], -1).mean(axis=1)
+
+
+def shallow_classifier(train, labels, validation, validation_labels, test, seed, hidden=512):
+    """Scores (clips, classes), float32, of a network with one hidden layer on frozen embeddings.
+
+    Args:
+        train, validation, test: embeddings (clips, windows, d); the number of windows may differ between them.
+        labels, validation_labels: (clips, classes) multi-hot; each window is trained with its clip's labels.
+        seed: of the initial weights and the order of batches; no global random state is read or changed.
+        hidden: width of the hidden layer.
+
+    Standardisation by `train`, dense, ReLU, dense, sigmoid; binary cross-entropy, Adam. A clip's score is the mean of
+    its windows' scores. Training stops after 60 epochs, or when validation mAP has not risen for five; the best
+    epoch's weights score `test`.
+    """
+    train, validation, test = (
+        _numbers(name, values, ("clips", "windows", "d"), np.float32)
+        for name, values in (("train", train), ("validation", validation), ("test", test))
+    )
+    labels, validation_labels = _multi_hot("labels", labels), _multi_hot("validation_labels", validation_labels)
+    _same("labels", len(labels), len(train), "clips")
+    _same("validation_labels", len(validation_labels), len(validation), "clips")
+    _same("validation_labels", validation_labels.shape[1], labels.shape[1], "classes")
+    _same("validation", validation.shape[2], train.shape[2], "features")
+    _same("test", test.shape[2], train.shape[2], "features")
+
+    windows = train.reshape(-1, train.shape[2])
+    targets = np.repeat(labels.astype("float32"), train.shape[1], axis=0)
+    mean, deviation = _statistics(windows)
+    rng = np.random.default_rng(seed)
+    first, second = (keras.initializers.GlorotUniform(seed=int(s)) for s in rng.integers(2**31, size=2))
+    model = keras.Sequential(
+        [
+            keras.Input((train.shape[2],), dtype="float32"),
+            keras.layers.Normalization(mean=mean, variance=deviation**2, dtype="float32"),
+            keras.layers.Dense(hidden, activation="relu", kernel_initializer=first, dtype="float32"),
+            keras.layers.Dense(labels.shape[1], activation="sigmoid", kernel_initializer=second, dtype="float32"),
+        ]
+    )
+    # Compiling with XLA would take longer than the training; JAX alone needs it, for there it means tracing at all.
+    jit = keras.backend.backend() == "jax"
+    model.compile(keras.optimizers.Adam(LEARNING_RATE), "binary_crossentropy", jit_compile=jit)
+
+    best, best_epoch, weights = -1.0, 0, None
+    for epoch in range(MOST_EPOCHS):
+        # Batches are drawn here because `fit` would shuffle by the global seed.
+        order = rng.permutation(len(windows))
+        for start in range(0, len(order), BATCH):
+            batch = order[start : start + BATCH]
+            model.train_on_batch(windows[batch], targets[batch])
+        reached = mean_average_precision(validation_labels, _clip_scores(model, validation))
+        if reached > best:
+            best, best_epoch, weights = reached, epoch, model.get_weights()
+        elif epoch - best_epoch >= PATIENCE:
+            break
+    model.set_weights(weights)
+    return _clip_scores(model, test)
+
+
+def log_mel_statistics(log_mels, windows):
+    """The control without an encoder: each mel band's mean and deviation, (clips, windows, 2 × mels), float32.
+
+    Each clip of `log_mels` (clips, frames, mels) is cut into so many `windows`, as equal as the frames allow.
+    """
+    if log_mels.ndim != 3 or not 1 <= windows <= log_mels.shape[1]:
+        raise BadInput(f"log_mels {log_mels.shape}, windows {windows}: expected (clips, frames, mels), 1 to frames.")
+    parts = np.array_split(log_mels, windows, axis=1)
+    statistics = [[part.mean(axis=1, dtype="float32"), part.std(axis=1, dtype="float32")] for part in parts]
+    return np.stack([np.concatenate(both, axis=-1) for both in statistics], axis=1)

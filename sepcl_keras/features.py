@@ -1,0 +1,105 @@
+"""Log-mel spectrograms, as a layer that runs on every backend and never lets a clip depend on its batch-mates."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from sepcl_keras.files import BadInput
+
+PATCH_FRAMES = 96
+MEL_BANDS = 64
+
+# VGGish: the front-end of the paper's group. PANNs: what CNN14's published weights expect.
+RECIPES = {
+    "vggish": dict(window=400, hop=160, fft=512, low=125.0, high=7500.0, scale="htk"),
+    "panns": dict(window=512, hop=160, fft=512, low=50.0, high=8000.0, scale="slaney"),
+}
+
+
+def _hertz_to_mel(hertz, scale):
+    hertz = np.asarray(hertz, np.float64)
+    if scale == "htk":
+        return 1127.0 * np.log1p(hertz / 700.0)
+    # Slaney: linear up to 1 kHz (15 mel), then 27 logarithmic steps for a factor of 6.4.
+    return np.where(hertz < 1000.0, hertz * 3 / 200, 15 + 27 * np.log(np.maximum(hertz, 1e-9) / 1000.0) / np.log(6.4))
+
+
+def _mel_to_hertz(mel, scale):
+    if scale == "htk":
+        return 700.0 * np.expm1(mel / 1127.0)
+    return np.where(mel < 15, mel * 200 / 3, 1000.0 * np.exp((mel - 15) * np.log(6.4) / 27))
+
+
+def mel_matrix(recipe="vggish", sample_rate=16_000, bands=MEL_BANDS):
+    """Weights (frequency bins, mel bands) that turn a spectrum into mel bands, as the recipe's authors draw them.
+
+    HTK triangles are straight on the mel axis and leave the zero-frequency bin out; Slaney's are straight in Hz and
+    have equal area.
+    """
+    r = RECIPES[recipe]
+    bins = np.linspace(0.0, sample_rate / 2, r["fft"] // 2 + 1)
+    edges = np.linspace(*_hertz_to_mel([r["low"], r["high"]], r["scale"]), bands + 2)
+    if r["scale"] == "htk":
+        axis = _hertz_to_mel(bins, "htk")
+    else:
+        axis, edges = bins, _mel_to_hertz(edges, "slaney")
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    rising = (axis[:, None] - low) / (centre - low)
+    falling = (high - axis[:, None]) / (high - centre)
+    weights = np.maximum(0.0, np.minimum(rising, falling))
+    if r["scale"] == "htk":
+        weights[0] = 0.0
+    else:
+        weights *= 2.0 / (high - low)
+    return weights.astype("float32")
+
+
+@keras.saving.register_keras_serializable(package="sepcl_keras")
+class LogMel(keras.layers.Layer):
+    """Waveforms (clips, samples) at 16 kHz to log-mel spectrograms (clips, frames, mels).
+
+    Args:
+        recipe: `"vggish"` (magnitude, 125–7,500 Hz, natural logarithm of mel + 0.01, frames lie inside the clip) or
+            `"panns"` (power, 50–8,000 Hz, dB, frames centred with reflected edges).
+
+    Both have a hop of 10 ms: 15,600 samples give one VGGish patch of 96 frames.
+    Sources: VGGish's parameter file; `Cnn14_16k` of PANNs.
+    """
+
+    def __init__(self, recipe="vggish", **kwargs):
+        kwargs.setdefault("dtype", "float32")  # half precision would lose quiet bands before the logarithm
+        super().__init__(**kwargs)
+        if recipe not in RECIPES:
+            raise BadInput(f"LogMel(recipe={recipe!r}): expected one of {', '.join(RECIPES)}.")
+        self.recipe = recipe
+        self._r = RECIPES[recipe]
+        self._window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self._r["window"]) / self._r["window"])
+        self._mel = mel_matrix(recipe)
+
+    def frames(self, samples):
+        """Number of frames of a clip of so many samples."""
+        if self.recipe == "panns":
+            return 1 + samples // self._r["hop"]
+        return 1 + (samples - self._r["window"]) // self._r["hop"]
+
+    def call(self, waveforms):
+        r = self._r
+        shortest = r["window"] if self.recipe == "vggish" else r["fft"] // 2 + 1
+        if waveforms.shape[-1] is not None and waveforms.shape[-1] < shortest:
+            raise BadInput(f"LogMel: a clip of {waveforms.shape[-1]} samples; expected at least {shortest}.")
+        if self.recipe == "panns":
+            waveforms = ops.pad(waveforms, ((0, 0), (r["fft"] // 2, r["fft"] // 2)), mode="reflect")
+        frames = ops.extract_sequences(waveforms, r["window"], r["hop"])  # (clips, frames, window)
+        real, imaginary = ops.rfft(frames * ops.cast(self._window, frames.dtype), fft_length=r["fft"])
+        power = ops.square(real) + ops.square(imaginary)  # (clips, frames, bins)
+        if self.recipe == "panns":
+            mel = ops.matmul(power, self._mel)
+            return 10.0 * ops.log10(ops.maximum(mel, 1e-10))
+        return ops.log(ops.matmul(ops.sqrt(power), self._mel) + 0.01)
+
+    def compute_output_shape(self, input_shape):
+        frames = None if input_shape[-1] is None else self.frames(input_shape[-1])
+        return (input_shape[0], frames, MEL_BANDS)
+
+    def get_config(self):
+        return super().get_config() | {"recipe": self.recipe}

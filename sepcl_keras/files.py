@@ -1,0 +1,53 @@
+"""What touches the disk: one kind of error for bad input, writes that happen whole or not at all, fingerprints."""
+
+import contextlib
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class BadInput(ValueError):
+    """Something the reader gave cannot be used; the message is one sentence with its name and what was expected."""
+
+
+@contextlib.contextmanager
+def atomic(path):
+    """Gives a temporary path beside `path`, moved onto it at the end; on any error it is removed and `path` is as before.
+
+    The temporary name keeps the suffix, because Keras and NumPy choose a format by it.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+    os.close(handle)
+    # mkstemp makes private files; what the reader keeps should follow the folder's usual rights.
+    mask = os.umask(0)
+    os.umask(mask)
+    try:
+        os.chmod(name, 0o666 & ~mask)
+        yield Path(name)
+        os.replace(name, path)
+    finally:
+        Path(name).unlink(missing_ok=True)
+
+
+def write_json(path, content):
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path):
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise BadInput(f"{path}: expected a readable JSON file ({error}).") from None
+
+
+def fingerprint(definition):
+    """Twelve hexadecimal digits that stand for `definition`, any nest of dicts, lists, numbers and strings."""
+    text = json.dumps(definition, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:12]

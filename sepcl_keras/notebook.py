@@ -1,0 +1,145 @@
+"""What a notebook puts on the screen: setup, players, figures. The only room that knows IPython and matplotlib."""
+
+import html
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython import get_ipython
+from IPython.display import HTML, Audio, Markdown, display
+
+from sepcl_keras.course import Course
+from sepcl_keras.features import LogMel
+from sepcl_keras.files import BadInput
+
+COLOURS = ("#1b6ca8", "#d1603d", "#3a8f5c", "#8a5aa8", "#b08d2e", "#4f5d75")
+STYLE = {
+    "axes.prop_cycle": plt.cycler(color=COLOURS),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 100,
+    "font.size": 10,
+    "legend.frameon": False,
+}
+
+
+def setup(profile, data, seed, out=None):
+    """Starts a notebook: checks the parameters, seeds everything, and gives the `Course` to work with.
+
+    From here on bad input shows as one sentence instead of a traceback.
+    """
+    shell = get_ipython()
+    if shell is not None:
+        shell.set_custom_exc((BadInput,), _one_sentence)
+    plt.rcParams.update(STYLE)
+    course = Course(profile, data, seed, out)
+    p = course.profile
+    print(
+        f"profile {p.name} · data {course.bank.name}, {len(course.bank.classes)} classes, scenes of {p.clip_seconds:g} s "
+        f"at {p.sample_rate / 1000:g} kHz · seed {seed} · Keras {keras.__version__} on {keras.backend.backend()}"
+    )
+    return course
+
+
+def _one_sentence(shell, kind, value, traceback, tb_offset=None):
+    # The private call is the one that sends an error to the front end (papermill needs it) with a text of our own.
+    shell._showtraceback(kind, value, [f"\x1b[31m{kind.__name__}: {value}\x1b[0m"])
+    return [str(value)]
+
+
+def players(waveforms, sample_rate=16_000):
+    """A row of players for a dict from title to waveform (samples,), all at one gain, so that quiet stays quiet."""
+    peak = max(np.abs(waveform).max() for waveform in waveforms.values())
+    gain = 0.9 / peak if peak > 0 else 1.0
+    cells = [
+        f"<td style='text-align:center;padding:4px 10px'>{html.escape(title)}<br>"
+        + Audio(waveform * gain, rate=sample_rate, normalize=False)._repr_html_().replace("<audio ", "<audio style='width:220px' ")
+        + "</td>"
+        for title, waveform in waveforms.items()
+    ]  # fmt: skip
+    rows = ["<tr>" + "".join(cells[i : i + 4]) + "</tr>" for i in range(0, len(cells), 4)]
+    display(HTML(f"<table>{''.join(rows)}</table>"))
+
+
+def listen(waveforms, sample_rate=16_000):
+    """Sounds to be seen and heard: log-mel spectrograms on one colour scale, then `players`."""
+    layer = LogMel()
+    show_log_mel({title: np.asarray(layer(np.float32(w)[None]))[0] for title, w in waveforms.items()})
+    players(waveforms, sample_rate)
+
+
+def show_log_mel(spectrograms, columns=4):
+    """Panels of log-mel spectrograms (frames, mels), a dict from title, on one colour scale; time in seconds."""
+    columns = min(columns, len(spectrograms))
+    rows = -(-len(spectrograms) // columns)
+    low = min(np.min(s) for s in spectrograms.values())
+    high = max(np.max(s) for s in spectrograms.values())
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.1 * columns, 2.3 * rows), squeeze=False, sharey=True, layout="constrained"
+    )
+    for axis in axes.flat[len(spectrograms) :]:
+        axis.axis("off")
+    for axis, (title, spectrogram) in zip(axes.flat, spectrograms.items(), strict=False):
+        seconds = len(spectrogram) * 0.01
+        image = axis.imshow(
+            np.asarray(spectrogram, "float32").T, origin="lower", aspect="auto", vmin=low, vmax=high, cmap="magma",
+            extent=(0, seconds, 0, spectrogram.shape[1]), interpolation="nearest",
+        )  # fmt: skip
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("time in s")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("mel band")
+    figure.colorbar(image, ax=axes, label="log mel", shrink=0.9)
+    plt.show()
+
+
+def curves(history, names, chance=None, ylabel="loss", title=""):
+    """Training curves over steps; `chance` is a dict from name to the value that guessing gives, drawn dashed."""
+    figure, axes = plt.subplots(1, len(names), figsize=(4.2 * len(names), 2.8), squeeze=False)
+    for axis, name, colour in zip(axes[0], names, COLOURS, strict=False):
+        axis.plot(history["step"], history[name], marker=".", color=colour, label=name)
+        if chance and name in chance:
+            axis.axhline(chance[name], color="0.4", linestyle="--", label=f"chance {chance[name]:.3g}")
+        axis.set_xlabel("step")
+        axis.set_ylabel(name if len(names) > 1 else ylabel)
+        axis.legend()
+    figure.suptitle(title)
+    plt.show()
+
+
+def bars(values, spread=None, xlabel="mAP", chance=None, groups=None):
+    """Horizontal bars from a dict of names; `spread` draws whiskers, `groups` (name → group) gives the colours."""
+    names = list(values)
+    kinds = list(dict.fromkeys((groups or {}).values()))
+    colour = [COLOURS[kinds.index(groups[name])] if groups else COLOURS[0] for name in names]
+    figure, axis = plt.subplots(figsize=(7.5, 0.42 * len(names) + 1.0))
+    axis.barh(
+        names, [values[n] for n in names], color=colour, xerr=[(spread or {}).get(n) or 0.0 for n in names], capsize=3
+    )
+    for index, name in enumerate(names):
+        whisker = (spread or {}).get(name) or 0.0
+        axis.text(values[name] + whisker, index, f" {values[name]:.3f}", va="center", fontsize=9)
+    if chance is not None:
+        axis.axvline(chance, color="0.4", linestyle="--", label=f"chance {chance:.3f}")
+    for kind in kinds:
+        axis.bar([0], [0], color=COLOURS[kinds.index(kind)], label=kind)
+    if chance is not None or kinds:
+        axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+    axis.invert_yaxis()
+    axis.set_xlim(0, max(values.values()) * 1.15)
+    axis.set_xlabel(xlabel)
+    plt.show()
+
+
+def table(rows, columns):
+    """A list of dicts as a table; `columns` maps a key to its heading. Numbers with three decimals, None as a dash."""
+
+    def cell(value):
+        if value is None:
+            return "–"
+        return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    lines = ["| " + " | ".join(columns.values()) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(cell(row.get(key)) for key in columns) + " |" for row in rows]
+    display(Markdown("\n".join(lines)))

@@ -1,0 +1,267 @@
+"""TDCN++, the separator: learned basis, dilated convolution blocks, masks, mixture consistency."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from sepcl_keras.files import BadInput
+
+EPSILON = 1e-3  # of the normalisation, as in the original
+
+
+class ScaledDense(keras.layers.Layer):
+    """A dense layer over the last axis, times one learned number."""
+
+    def __init__(self, units, use_bias=False, initial_scale=1.0, **kwargs):
+        super().__init__(**kwargs)
+        self.dense = keras.layers.Dense(units, use_bias=use_bias, dtype=self.dtype_policy, name="dense")
+        self.initial_scale = initial_scale
+
+    def build(self, input_shape):
+        self.dense.build(input_shape)
+        self.scale = self.add_weight(
+            shape=(), initializer=keras.initializers.Constant(self.initial_scale), name="scale"
+        )
+
+    def call(self, x):
+        return self.dense(x) * self.scale
+
+
+class PReLUNorm(keras.layers.Layer):
+    """PReLU with one slope, then a normalisation over time alone: each example and feature by itself.
+
+    Gamma and beta are single numbers too. Input and output (clips, frames, features).
+    """
+
+    def build(self, input_shape):
+        self.slope = self.add_weight(shape=(), initializer=keras.initializers.Constant(0.1), name="slope")
+        self.gamma = self.add_weight(shape=(), initializer="ones", name="gamma")
+        self.beta = self.add_weight(shape=(), initializer="zeros", name="beta")
+
+    def call(self, x):
+        x = ops.maximum(x, 0.0) + self.slope * ops.minimum(x, 0.0)
+        mean, variance = ops.moments(x, axes=1, keepdims=True)
+        return (x - mean) * (ops.rsqrt(variance + EPSILON) * self.gamma) + self.beta
+
+
+class DilatedDepthwise(keras.layers.Layer):
+    """Depthwise convolution over time, `same` padding, as shifted multiplies: faster than grouped convolutions."""
+
+    def __init__(self, kernel_size, dilation, **kwargs):
+        super().__init__(**kwargs)
+        self.kernel_size, self.dilation = kernel_size, dilation
+
+    def build(self, input_shape):
+        # Keras' depthwise kernel: its fans are those of shape (kernel, features, 1).
+        self.kernel = self.add_weight(shape=(self.kernel_size, input_shape[-1], 1), name="kernel")
+        self.bias = self.add_weight(shape=(input_shape[-1],), initializer="zeros", name="bias")
+
+    def call(self, x):
+        frames, reach = ops.shape(x)[1], (self.kernel_size - 1) * self.dilation
+        padded = ops.pad(x, ((0, 0), (reach // 2, reach - reach // 2), (0, 0)))
+        taps = [padded[:, k * self.dilation : k * self.dilation + frames] * self.kernel[k, :, 0]
+                for k in range(self.kernel_size)]  # fmt: skip
+        return sum(taps) + self.bias
+
+
+class TDCNBlock(keras.layers.Layer):
+    """Dense up, PReLU, norm, dilated depthwise convolution, PReLU, norm, dense down, added to the input."""
+
+    def __init__(self, hidden, kernel_size, dilation, index, **kwargs):
+        super().__init__(**kwargs)
+        self.hidden = hidden
+        self.up = ScaledDense(hidden, dtype=self.dtype_policy, name="up")
+        self.first = PReLUNorm(dtype=self.dtype_policy, name="first")
+        self.convolution = DilatedDepthwise(kernel_size, dilation, dtype=self.dtype_policy, name="convolution")
+        self.second = PReLUNorm(dtype=self.dtype_policy, name="second")
+        self.index = index
+
+    def build(self, input_shape):
+        hidden = (*input_shape[:-1], self.hidden)
+        # 0.9 to the power of the block's index over all repeats: deep blocks begin almost as the identity.
+        self.down = ScaledDense(input_shape[-1], initial_scale=0.9**self.index, dtype=self.dtype_policy, name="down")
+        self.up.build(input_shape)
+        for layer in (self.first, self.convolution, self.second, self.down):
+            layer.build(hidden)
+
+    def call(self, x):
+        y = self.first(self.up(x))  # (clips, frames, hidden)
+        y = self.second(self.convolution(y))
+        return x + self.down(y)
+
+
+def mixture_consistency(mixture, sources, weights):
+    """Shares out what is missing, so that the sources sum to the mixture.
+
+    Args:
+        mixture: (clips, samples). sources: (clips, sources, samples).
+        weights: (clips, sources), summing to one.
+
+    Returns:
+        (clips, sources, samples), whose sum over sources is the mixture.
+    """
+    missing = mixture - ops.sum(sources, axis=1)
+    return sources + weights[:, :, None] * missing[:, None, :]
+
+
+@keras.saving.register_keras_serializable(package="sepcl_keras")
+class TDCNPlusPlus(keras.Model):
+    """Separates mixtures (clips, samples) into channels (clips, sources, samples) that sum to the mixture.
+
+    Args:
+        num_sources: channels to make, M.
+        num_basis: learned basis functions.
+        frame_length, frame_step: of the basis, in samples; the length is a multiple of the step.
+        bottleneck, hidden: features between and inside the blocks.
+        kernel_size, dilations, repeats: of the depthwise convolutions; `dilations` are used in each repeat.
+        long_skips: add the input of each repeat, through a dense layer of its own, to that of every later one.
+
+    Source: the MixIT release of google-research/sound-separation; Kavalerov et al. 2019, Wisdom et al. 2020.
+    """
+
+    def __init__(
+        self, num_sources=2, num_basis=256, frame_length=40, frame_step=20, bottleneck=256, hidden=512,
+        kernel_size=3, dilations=(1, 2, 4, 8, 16, 32, 64, 128), repeats=4, long_skips=False, **kwargs,
+    ):  # fmt: skip
+        super().__init__(**kwargs)
+        self.autocast = False  # the mixture stays float32, so that the channels can sum to it; the layers cast
+        if frame_length % frame_step:
+            raise BadInput(f"TDCNPlusPlus: frame_length={frame_length}; expected a multiple of frame_step={frame_step}.")
+        self.config = dict(
+            num_sources=num_sources, num_basis=num_basis, frame_length=frame_length, frame_step=frame_step,
+            bottleneck=bottleneck, hidden=hidden, kernel_size=kernel_size, dilations=tuple(dilations),
+            repeats=repeats, long_skips=long_skips,
+        )  # fmt: skip
+        dense = dict(use_bias=False, dtype=self.dtype_policy)
+        self.encoder = keras.layers.Dense(num_basis, activation="relu", name="encoder", **dense)
+        self.initial = ScaledDense(bottleneck, use_bias=True, dtype=self.dtype_policy, name="initial")
+        self.blocks = [
+            TDCNBlock(hidden, kernel_size, dilation, index, dtype=self.dtype_policy, name=f"block_{index}")
+            for index, dilation in enumerate(tuple(dilations) * repeats)
+        ]
+        self.starts = tuple(range(0, len(self.blocks), len(dilations)))
+        pairs = [(i, j) for j in self.starts for i in self.starts if i < j] if long_skips else []
+        self.skips = {
+            f"{i}_{j}": ScaledDense(bottleneck, use_bias=True, dtype=self.dtype_policy, name=f"skip_{i}_{j}")
+            for i, j in pairs
+        }
+        self.masks = keras.layers.Dense(num_sources * num_basis, activation="sigmoid", name="masks", **dense)
+        self.decoder = keras.layers.Dense(frame_length, name="decoder", **dense)
+        self.weighting = keras.layers.Dense(num_sources, name="weighting", **dense)
+
+    def build(self, input_shape):
+        c = self.config
+        inner = (None, None, c["bottleneck"])
+        self.encoder.build((None, None, c["frame_length"]))
+        self.initial.build((None, None, c["num_basis"]))
+        for layer in (*self.blocks, *self.skips.values(), self.masks):
+            layer.build(inner)
+        self.decoder.build((None, None, None, c["num_basis"]))
+        self.weighting.build((None, c["bottleneck"]))
+
+    def frame(self, waveforms):
+        """(clips, samples) to overlapping frames (clips, frames, frame_length), zeros after the end."""
+        length, step = self.config["frame_length"], self.config["frame_step"]
+        frames = 1 + (ops.shape(waveforms)[-1] - length + step - 1) // step
+        frames = ops.maximum(frames, 1) if ops.is_tensor(frames) else max(frames, 1)
+        overlap = length // step
+        hops = frames + overlap - 1
+        padded = ops.pad(waveforms, ((0, 0), (0, length)))[:, : hops * step]
+        chunks = ops.reshape(padded, (-1, hops, step))
+        return ops.concatenate([chunks[:, k : k + frames] for k in range(overlap)], axis=-1)
+
+    def overlap_add(self, frames, samples):
+        """(clips, sources, frames, frame_length) to waveforms (clips, sources, samples)."""
+        step, sources = self.config["frame_step"], self.config["num_sources"]
+        overlap = self.config["frame_length"] // step
+        chunks = [
+            ops.pad(frames[..., k * step : (k + 1) * step], ((0, 0), (0, 0), (k, overlap - 1 - k), (0, 0)))
+            for k in range(overlap)
+        ]
+        total = sum(chunks)  # (clips, sources, hops, step)
+        return ops.reshape(total, (-1, sources, ops.shape(total)[2] * step))[:, :, :samples]
+
+    def call(self, mixture):
+        c = self.config
+        coefficients = self.encoder(self.frame(mixture))  # (clips, frames, basis)
+        x = self.initial(coefficients)  # (clips, frames, bottleneck)
+        repeat_inputs = {}
+        for index, block in enumerate(self.blocks):
+            if index in self.starts:
+                for earlier, y in repeat_inputs.items():
+                    if self.skips:
+                        x = x + self.skips[f"{earlier}_{index}"](y)
+                repeat_inputs[index] = x
+            x = block(x)
+        masks = self.masks(x)
+        masks = ops.reshape(masks, (-1, ops.shape(masks)[1], c["num_sources"], c["num_basis"]))
+        masked = ops.transpose(masks * coefficients[:, :, None], (0, 2, 1, 3))  # (clips, sources, frames, basis)
+        sources = self.overlap_add(self.decoder(masked), ops.shape(mixture)[-1])
+        weights = ops.softmax(ops.cast(self.weighting(ops.mean(x, axis=1)), "float32"))
+        # In float32 whatever the policy: the sum over channels is the mixture to the last bits.
+        return mixture_consistency(ops.cast(mixture, "float32"), ops.cast(sources, "float32"), weights)
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.config["num_sources"], input_shape[1])
+
+    def get_config(self):
+        return super().get_config() | self.config
+
+    @property
+    def receptive_field(self):
+        """Samples of the mixture that one frame sees through the convolutions (the normalisation sees the clip)."""
+        c = self.config
+        frames = 1 + (c["kernel_size"] - 1) * sum(c["dilations"]) * c["repeats"]
+        return frames * c["frame_step"]
+
+
+def _google_names(separator):
+    """The original's variable name → our variable."""
+    names = {}
+
+    def scaled(prefix, layer):
+        names[f"{prefix}/dense/kernel"] = layer.dense.kernel
+        if layer.dense.use_bias:
+            names[f"{prefix}/dense/bias"] = layer.dense.bias
+        names[f"{prefix}/dense_scale/scale_layer"] = layer.scale
+
+    names["conv_encoder/dense/kernel"] = separator.encoder.kernel
+    scaled("initial_dense", separator.initial)
+    for index, block in enumerate(separator.blocks):
+        prefix = f"improved_tdcn/conv_block_{index}/tdcn_block"
+        scaled(f"{prefix}/dense1", block.up)
+        scaled(f"{prefix}/dense2", block.down)
+        for number, layer in ((1, block.first), (2, block.second)):
+            names[f"{prefix}/normact{number}/prelu/prelu"] = layer.slope
+            names[f"{prefix}/normact{number}/instance_norm/gamma"] = layer.gamma
+            names[f"{prefix}/normact{number}/instance_norm/beta"] = layer.beta
+        names[f"{prefix}/timeconv/separable_conv/depthwise_kernel"] = block.convolution.kernel
+        names[f"{prefix}/timeconv/separable_conv/bias"] = block.convolution.bias
+    for pair, layer in separator.skips.items():
+        scaled("improved_tdcn/res_dense_{}_to_{}".format(*pair.split("_")), layer)
+    names["dense/kernel"] = separator.masks.kernel
+    names["conv_decoder/dense_1/kernel"] = separator.decoder.kernel
+    names["mix_weights/dense/kernel"] = separator.weighting.kernel
+    return names
+
+
+def load_google_weights(separator, weights):
+    """Sets a `TDCNPlusPlus` from arrays named as in Google's MixIT release.
+
+    Args:
+        separator: the network, built or not.
+        weights: dict from the original's variable name, for instance `"initial_dense/dense/kernel"`, to array.
+
+    A name that is missing or does not fit is refused before anything is set.
+    """
+    if not separator.built:
+        separator.build((None, None))
+    names = _google_names(separator)
+    for name, variable in names.items():
+        if name not in weights:
+            raise BadInput(f"load_google_weights: {name} is missing; expected an array of shape {variable.shape}.")
+        if np.size(weights[name]) != np.prod(variable.shape):
+            shape = np.shape(weights[name])
+            raise BadInput(f"load_google_weights: {name} has shape {shape}; expected that of {variable.shape}.")
+    for name, variable in names.items():
+        variable.assign(np.reshape(weights[name], variable.shape))

@@ -1,0 +1,237 @@
+"""Training: the models whose `compute_loss` is the objective, TensorFlow's `train_step` written out, the recipes."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from sepcl_keras.augmentation import SpecAugment
+from sepcl_keras.backend import compile_with_xla, make_repeatable
+from sepcl_keras.encoder import CNN14, CoincidenceHead, SimilarityHead
+from sepcl_keras.features import PATCH_FRAMES
+from sepcl_keras.losses import Coincidence, MixIT, NTXent
+from sepcl_keras.separator import TDCNPlusPlus
+
+STEPS_IN_EPOCH = 25  # at most: an epoch here is what one line of progress reports
+
+
+class TensorFlowStep:
+    """The custom training step. On JAX and torch it is absent, and Keras' own step does the same."""
+
+    if keras.backend.backend() == "tensorflow":
+
+        def train_step(self, data):
+            import tensorflow as tf
+
+            (x, y, sample_weight) = keras.utils.unpack_x_y_sample_weight(data)
+            with tf.GradientTape() as tape:
+                outputs = self(x, training=True)
+                loss = self.compute_loss(x, y, outputs, sample_weight, training=True)
+                scaled = self.optimizer.scale_loss(loss)  # for float16; else the loss itself
+            gradients = tape.gradient(scaled, self.trainable_weights)
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+            self._loss_tracker.update_state(loss)
+            return {metric.name: metric.result() for metric in self.metrics}
+
+
+@keras.saving.register_keras_serializable(package="sepcl_keras")
+class SeparationModel(TensorFlowStep, keras.Model):
+    """Trains a separator by MixIT on batches of waveforms (2N, samples): neighbours become mixtures of mixtures."""
+
+    def __init__(self, separator, max_snr=30.0, **kwargs):
+        super().__init__(**kwargs)
+        self.separator, self.mixit = separator, MixIT(max_snr)
+
+    @staticmethod
+    def pair(waveforms):
+        """(2N, samples) to the references (N, 2, samples)."""
+        return ops.reshape(waveforms, (-1, 2, waveforms.shape[-1]))
+
+    def call(self, waveforms, training=None):
+        """Channels (N, sources, samples) of the N mixtures of mixtures."""
+        return self.separator(ops.sum(self.pair(waveforms), axis=1), training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return self.mixit(self.pair(x), y_pred)
+
+
+@keras.saving.register_keras_serializable(package="sepcl_keras")
+class ContrastiveModel(TensorFlowStep, keras.Model):
+    """Trains an encoder on pairs of patches ((N, frames, mels), (N, frames, mels)).
+
+    Args:
+        encoder: patches to h (N, d); shared by both views and both tasks.
+        similarity, coincidence: weights of NT-Xent on z and of coincidence prediction on h; zero leaves a task out.
+        temperature: of NT-Xent.
+        augmentation: a layer for patches, or None; each patch of each view gets a draw of its own.
+    """
+
+    def __init__(self, encoder, similarity=1.0, coincidence=1.0, temperature=0.2, augmentation=None, **kwargs):
+        super().__init__(**kwargs)
+        self.encoder, self.augmentation = encoder, augmentation
+        self.similarity, self.coincidence = similarity, coincidence
+        if similarity:
+            self.similarity_head, self.nt_xent = SimilarityHead(name="similarity_head"), NTXent(temperature)
+            self.similarity_tracker = keras.metrics.Mean(name="similarity")
+            self.accuracy_tracker = keras.metrics.Mean(name="accuracy")
+        if coincidence:
+            self.coincidence_head, self.balanced_entropy = CoincidenceHead(name="coincidence_head"), Coincidence()
+            self.coincidence_tracker = keras.metrics.Mean(name="coincidence")
+
+    def call(self, views, training=None):
+        # One joint forward pass: both views share the batch norm's statistics, which else would give them away.
+        patches = ops.concatenate(views, axis=0)  # (2N, frames, mels)
+        if self.augmentation is not None:
+            patches = self.augmentation(patches, training=training)
+        h_a, h_b = ops.split(self.encoder(patches, training=training), 2, axis=0)  # (N, d) each
+        outputs = {}
+        if self.similarity:
+            outputs["z"] = (self.similarity_head(h_a), self.similarity_head(h_b))
+        if self.coincidence:
+            outputs["logits"] = self.coincidence_head(h_a, h_b)  # (N, N)
+        return outputs
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        total = 0.0
+        if self.similarity:
+            loss = self.nt_xent(*y_pred["z"])
+            logits, positives = self.nt_xent.logits(*y_pred["z"])
+            right = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), ops.cast(positives, "int32"))
+            self.similarity_tracker.update_state(loss)
+            self.accuracy_tracker.update_state(ops.cast(right, "float32"))
+            total += self.similarity * loss
+        if self.coincidence:
+            logits = y_pred["logits"]
+            loss = self.balanced_entropy(ops.zeros_like(logits), logits)
+            self.coincidence_tracker.update_state(loss)
+            total += self.coincidence * loss
+        return total
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of crops of an array (clips, length, …), the same for the same seed, epoch and step.
+
+    Args:
+        array: waveforms or log-mel spectrograms.
+        crop: length of the crops along the second axis. targets: (clips, classes) to go with them, or None.
+    """
+
+    def __init__(self, array, crop, batch_size, steps, seed, targets=None):
+        super().__init__()
+        self.array, self.crop, self.targets = array, crop, targets
+        self.batch_size, self.steps, self.seed, self.epoch = min(batch_size, len(array)), steps, seed, 0
+
+    def __len__(self):
+        return self.steps
+
+    def on_epoch_end(self):
+        self.epoch += 1
+
+    def __getitem__(self, step):
+        rng = np.random.default_rng((self.seed, self.epoch * self.steps + step))
+        clips = rng.choice(len(self.array), self.batch_size, replace=False)
+        starts = rng.integers(0, self.array.shape[1] - self.crop + 1, self.batch_size)
+        crops = [self.array[clip, start : start + self.crop] for clip, start in zip(clips, starts, strict=True)]
+        x = np.stack(crops).astype("float32")
+        return (x,) if self.targets is None else (x, self.targets[clips])
+
+
+class Snapshots(keras.callbacks.Callback):
+    """Saves the separator as `folder/NAME.keras` at the named steps; step 0 is the untrained network."""
+
+    def __init__(self, separator, steps, folder):
+        super().__init__()
+        self.separator, self.steps, self.folder = separator, steps, folder
+
+    def _save(self, step):
+        for name in (name for name, at in self.steps.items() if at == step):
+            self.separator.save(self.folder / f"{name}.keras")
+
+    def on_train_begin(self, logs=None):
+        self._save(0)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self._save(int(self.model.optimizer.iterations))
+
+
+class FirstLosses(keras.callbacks.Callback):
+    """Keeps the losses of the first ten steps: what two runs of one seed are compared by."""
+
+    def on_train_begin(self, logs=None):
+        self.losses, self._total = [], 0.0
+
+    def on_train_batch_end(self, batch, logs=None):
+        if len(self.losses) < 10 and batch == len(self.losses):
+            total = float(logs["loss"]) * (batch + 1)  # Keras logs the mean over the epoch so far
+            self.losses.append(total - self._total)
+            self._total = total
+
+
+def fit(model, batches, steps, learning_rate, loss=None, callbacks=(), verbose=2):
+    """Trains for `steps` updates with Adam, a short warm-up and a cosine decay, and says how it went.
+
+    `batches` is made by a function of the number of steps in an epoch. Returns a dict of lists: `first_losses` and,
+    for each epoch, `step`, `loss` and the model's other metrics.
+    """
+    epochs = -(-steps // STEPS_IN_EPOCH)
+    in_epoch = -(-steps // epochs)
+    warmup = max(1, steps // 20)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        learning_rate / 10, max(1, epochs * in_epoch - warmup), 0.01, warmup_target=learning_rate, warmup_steps=warmup
+    )
+    optimizer = keras.optimizers.Adam(schedule, global_clipnorm=5.0)
+    model.compile(optimizer, loss, jit_compile=compile_with_xla(model))
+    data, first = batches(in_epoch), FirstLosses()
+    # Built here, or TensorFlow would trace the first step twice: the second time because it made variables.
+    model(data[0][0], training=False)
+    optimizer.build(model.trainable_variables)
+    history = model.fit(data, epochs=epochs, verbose=verbose, shuffle=False, callbacks=[first, *callbacks]).history
+    history = {name: [float(value) for value in values] for name, values in history.items()}
+    return {"first_losses": first.losses, "step": [in_epoch * (epoch + 1) for epoch in range(epochs)]} | history
+
+
+def train_separator(mixtures, profile, seed, folder):
+    """Trains the profile's TDCN++ on mixtures (clips, samples), saves its snapshots in `folder`, returns the history."""
+    make_repeatable(seed)
+    separator = TDCNPlusPlus(**profile.separator)
+    separator.build((None, None))
+    crop = round(profile.separator_seconds * profile.sample_rate)
+    snapshots = Snapshots(separator, profile.snapshot_steps, folder)
+    return fit(
+        SeparationModel(separator),
+        lambda steps: Batches(mixtures, crop, profile.separator_batch, steps, seed),
+        profile.snapshot_steps["S2"],
+        profile.separator_learning_rate,
+        callbacks=[snapshots],
+    )
+
+
+def new_encoder(embedding_dim, width, seed):
+    """A `CNN14` with weights drawn from the seed, whatever was drawn before."""
+    make_repeatable(seed)
+    encoder = CNN14(embedding_dim, width)
+    encoder.build((None, PATCH_FRAMES, 64))
+    return encoder
+
+
+def pretrain(pairs, embedding_dim, width, steps, learning_rate, seed, similarity, coincidence, spec_augment, verbose=2):
+    """Trains a new encoder by contrast; returns it and the history. `pairs`: a function of steps to a `ViewPairs`."""
+    encoder = new_encoder(embedding_dim, width, seed)
+    augmentation = SpecAugment(seed=seed) if spec_augment else None
+    model = ContrastiveModel(encoder, similarity, coincidence, augmentation=augmentation)
+    return encoder, fit(model, pairs, steps, learning_rate, verbose=verbose)
+
+
+def train_supervised(log_mel, labels, profile, seed):
+    """The ceiling: the same encoder, crops and SpecAugment, but trained on the labels. Returns encoder and history."""
+    encoder = new_encoder(profile.embedding_dim, profile.width, seed)
+    model = keras.Sequential(
+        [SpecAugment(seed=seed), encoder, keras.layers.ReLU(), keras.layers.Dense(labels.shape[1])]
+    )
+    history = fit(
+        model,
+        lambda steps: Batches(log_mel, PATCH_FRAMES, 2 * profile.batch_size, steps, seed, labels),
+        profile.supervised_steps,
+        profile.learning_rate,
+        loss=keras.losses.BinaryCrossentropy(from_logits=True),
+    )
+    return encoder, history

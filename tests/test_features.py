@@ -1,0 +1,56 @@
+"""Log-mel against librosa and tf.signal, and against the trap of batch-wide floors."""
+
+import keras
+import numpy as np
+import pytest
+
+from sepcl_keras.features import LogMel, mel_matrix
+from sepcl_keras.files import BadInput
+
+
+@pytest.mark.parametrize("recipe, key, tolerance", [("panns", "panns_16k_db_slaney", 1e-3), ("vggish", "vggish", 1e-4)])
+def test_equals_the_golden(goldens, recipe, key, tolerance):
+    golden = goldens["logmel"][key]
+    waveform = (np.random.default_rng(0).standard_normal(16_000) * 0.1).astype("float32")
+    layer = LogMel(recipe)
+    log_mel = np.asarray(layer(waveform[None]))[0]
+    assert list(log_mel.shape) == golden["shape"] == [layer.frames(16_000), 64]
+    assert log_mel.mean() == pytest.approx(golden["mean"], abs=tolerance)
+    assert log_mel.std() == pytest.approx(golden["std"], abs=tolerance)
+    np.testing.assert_allclose(log_mel.ravel()[:6], golden["head"], atol=tolerance)
+
+
+@pytest.mark.parametrize("recipe", ["panns", "vggish"])
+def test_a_quiet_clip_does_not_depend_on_a_loud_batch_mate(recipe):
+    clips = np.random.default_rng(0).standard_normal((3, 4_000)).astype("float32") * [[1e-4], [1.0], [1e-2]]
+    together = np.asarray(LogMel(recipe)(clips))
+    for i in range(3):
+        np.testing.assert_allclose(np.asarray(LogMel(recipe)(clips[i : i + 1]))[0], together[i], atol=1e-4)
+
+
+def test_a_tone_lights_the_band_that_holds_it():
+    tone = np.sin(2 * np.pi * 1_000 * np.arange(16_000) / 16_000).astype("float32")
+    for recipe in ("panns", "vggish"):
+        band = int(np.asarray(LogMel(recipe)(tone[None]))[0].mean(axis=0).argmax())
+        assert band == mel_matrix(recipe)[32].argmax()  # 1 kHz is bin 32 of 512 at 16 kHz
+
+
+def test_15600_samples_are_one_patch():
+    assert LogMel("vggish").frames(15_600) == 96
+
+
+def test_silence_is_finite_and_short_clips_are_refused():
+    assert np.all(np.isfinite(np.asarray(LogMel("panns")(np.zeros((1, 800), "float32")))))
+    with pytest.raises(BadInput, match="a clip of 399 samples; expected at least 400"):
+        LogMel()(np.zeros((1, 399), "float32"))
+    with pytest.raises(BadInput, match="expected one of vggish, panns"):
+        LogMel("mfcc")
+
+
+def test_saved_and_loaded_it_gives_the_same(tmp_path, in_a_fresh_process):
+    waveforms = np.random.default_rng(0).standard_normal((2, 1_600)).astype("float32")
+    model = keras.Sequential([keras.Input((1_600,)), LogMel("panns")])
+    model.save(tmp_path / "features.keras")
+    np.testing.assert_allclose(
+        in_a_fresh_process(tmp_path / "features.keras", waveforms), np.asarray(model(waveforms)), atol=1e-4
+    )
