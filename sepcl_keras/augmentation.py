@@ -42,9 +42,10 @@ class SpecAugment(keras.layers.Layer):
         x = self.warp(log_mel) if self.sizes["time_warp"] else log_mel
         frames, mels = x.shape[1:]
         masked = self._masks(ops.shape(x)[0], self.sizes["time_masks"], self.sizes["time_width"], frames)[:, :, None]
-        masked = masked | self._masks(
-            ops.shape(x)[0], self.sizes["frequency_masks"], self.sizes["frequency_width"], mels
-        )[:, None]  # (clips, frames, mels)
+        masked = (
+            masked
+            | self._masks(ops.shape(x)[0], self.sizes["frequency_masks"], self.sizes["frequency_width"], mels)[:, None]
+        )  # (clips, frames, mels)
         return ops.where(masked, ops.mean(x, axis=(1, 2), keepdims=True), x)
 
     def _masks(self, clips, masks, width, size):

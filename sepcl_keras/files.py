@@ -16,7 +16,7 @@ class BadInput(ValueError):
 
 @contextlib.contextmanager
 def atomic(path):
-    """Gives a temporary path beside `path`, moved onto it at the end; on any error it is removed and `path` is as before.
+    """Gives a temporary path beside `path`, moved onto it at the end; on an error `path` stays as before.
 
     The temporary name keeps the suffix, because Keras and NumPy choose a format by it.
     """

@@ -36,8 +36,8 @@ def setup(profile, data, seed, out=None):
     course = Course(profile, data, seed, out)
     p = course.profile
     print(
-        f"profile {p.name} · data {course.bank.name}, {len(course.bank.classes)} classes, scenes of {p.clip_seconds:g} s "
-        f"at {p.sample_rate / 1000:g} kHz · seed {seed} · Keras {keras.__version__} on {keras.backend.backend()}"
+        f"profile {p.name} · data {course.bank.name}, {len(course.bank.classes)} classes · "
+        f"scenes of {p.clip_seconds:g} s at {p.sample_rate / 1000:g} kHz · seed {seed} · Keras {keras.__version__} on {keras.backend.backend()}"
     )
     return course
 
@@ -52,12 +52,11 @@ def players(waveforms, sample_rate=16_000):
     """A row of players for a dict from title to waveform (samples,), all at one gain, so that quiet stays quiet."""
     peak = max(np.abs(waveform).max() for waveform in waveforms.values())
     gain = 0.9 / peak if peak > 0 else 1.0
-    cells = [
-        f"<td style='text-align:center;padding:4px 10px'>{html.escape(title)}<br>"
-        + Audio(waveform * gain, rate=sample_rate, normalize=False)._repr_html_().replace("<audio ", "<audio style='width:220px' ")
-        + "</td>"
-        for title, waveform in waveforms.items()
-    ]  # fmt: skip
+    cells = []
+    for title, waveform in waveforms.items():
+        player = Audio(waveform * gain, rate=sample_rate, normalize=False)._repr_html_()
+        player = player.replace("<audio ", "<audio style='width:220px' ")
+        cells.append(f"<td style='text-align:center;padding:4px 10px'>{html.escape(title)}<br>{player}</td>")
     rows = ["<tr>" + "".join(cells[i : i + 4]) + "</tr>" for i in range(0, len(cells), 4)]
     display(HTML(f"<table>{''.join(rows)}</table>"))
 

@@ -135,4 +135,3 @@ class ViewPairs(keras.utils.PyDataset):
             for clip, column, start in zip(clips, columns, starts, strict=True)
         ]
         return np.stack(patches).astype("float32")
-

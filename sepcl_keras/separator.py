@@ -126,7 +126,9 @@ class TDCNPlusPlus(keras.Model):
         super().__init__(**kwargs)
         self.autocast = False  # the mixture stays float32, so that the channels can sum to it; the layers cast
         if frame_length % frame_step:
-            raise BadInput(f"TDCNPlusPlus: frame_length={frame_length}; expected a multiple of frame_step={frame_step}.")
+            raise BadInput(
+                f"TDCNPlusPlus: frame_length={frame_length}; expected a multiple of frame_step={frame_step}."
+            )
         self.config = dict(
             num_sources=num_sources, num_basis=num_basis, frame_length=frame_length, frame_step=frame_step,
             bottleneck=bottleneck, hidden=hidden, kernel_size=kernel_size, dilations=tuple(dilations),

@@ -138,15 +138,15 @@ class _Event:
         return signal / signal.std() + 10 ** (self.uniform(low, high) / 20) * other / other.std()
 
     def record(self, signal):
-        """What a microphone hears: distance takes the highs, a room adds its tail, the spectrum is tilted."""
-        distance = self.rng.random()
+        """What a microphone hears: highs lost to distance, the tail of a room, a spectrum tilted above 50 Hz."""
+        distance, tilt = self.rng.random(), self.uniform(-0.7, 0.7)
         room = (self.rng.random() < 0.7) * self.log(0.1, 1.5)  # seconds to fall by 60 dB; 0 is outdoors
         size = scipy.fft.next_fast_len(self.samples + int(room * self.rate), real=True)
-        frequency = np.maximum(scipy.fft.rfftfreq(size, 1 / self.rate), 40.0)
+        frequency = np.maximum(scipy.fft.rfftfreq(size, 1 / self.rate), 1.0)
         cutoff = self.log(0.7, 1.4) * 12_000 * 10**-distance
-        gain = (frequency / 1000) ** self.uniform(-0.7, 0.7) / np.sqrt(1 + (frequency / cutoff) ** 2)
-        decay = 10 ** np.linspace(0, -3, int(room * self.rate) + 1)
-        tail = decay * self.grain.standard_normal(len(decay))
+        gain = (frequency / 1000) ** tilt / np.sqrt(1 + (frequency / cutoff) ** 2) / (1 + (2500 / frequency**2) ** 2)
+        tail = self.grain.standard_normal(int(room * self.rate) + 1)
+        tail *= 10 ** np.linspace(0, -3, len(tail))
         wet = (room > 0) * 10 ** ((self.uniform(-18, -6) + 12 * distance) / 20) / np.linalg.norm(tail)
         spectrum = scipy.fft.rfft(signal, size) * gain * (1 + wet * scipy.fft.rfft(tail, size))
         heard = scipy.fft.irfft(spectrum, size)[: self.samples] * self.swell(self.time / self.seconds, 0.002, 0.04)

@@ -40,6 +40,8 @@ class SeparationModel(TensorFlowStep, keras.Model):
     def __init__(self, separator, max_snr=30.0, **kwargs):
         super().__init__(**kwargs)
         self.separator, self.mixit = separator, MixIT(max_snr)
+        # The loss moves with the level of what a batch holds; the signal-to-noise ratio of the best remix does not.
+        self.snr_tracker = keras.metrics.Mean(name="snr")
 
     @staticmethod
     def pair(waveforms):
@@ -51,7 +53,12 @@ class SeparationModel(TensorFlowStep, keras.Model):
         return self.separator(ops.sum(self.pair(waveforms), axis=1), training=training)
 
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        return self.mixit(self.pair(x), y_pred)
+        references = self.pair(x)
+        losses = self.mixit.call(references, y_pred)  # (N,)
+        energy = ops.sum(ops.square(references), axis=-1)
+        level = ops.mean(ops.log10(energy + 1e-8), axis=-1) * 10.0
+        self.snr_tracker.update_state(level - losses)
+        return ops.mean(losses)
 
 
 @keras.saving.register_keras_serializable(package="sepcl_keras")

@@ -22,7 +22,9 @@ def formula_weights():
     batch_norm("bn0", 64)
     channels = (1, 64, 128, 256, 512, 1024, 2048)
     for block in range(1, 7):
-        for number, (size_in, size_out) in enumerate(((channels[block - 1], channels[block]), (channels[block],) * 2), 1):
+        for number, (size_in, size_out) in enumerate(
+            ((channels[block - 1], channels[block]), (channels[block],) * 2), 1
+        ):
             shapes[f"conv_block{block}.conv{number}.weight"] = (size_out, size_in, 3, 3)
             batch_norm(f"conv_block{block}.bn{number}", size_out)
     shapes |= {"fc1.weight": (2048, 2048), "fc1.bias": (2048,)}

@@ -75,7 +75,7 @@ def test_mixture_consistency_equals_the_golden(goldens):
     r = np.random.default_rng(7)
     estimates = (r.standard_normal((3, 4, 64)) * 0.1).astype("float32")
     noise = r.standard_normal((3, 2, 64))
-    mixtures = (np.stack([estimates[:, 0] + estimates[:, 2], estimates[:, 1] + estimates[:, 3]], 1) + 0.05 * noise)
+    mixtures = np.stack([estimates[:, 0] + estimates[:, 2], estimates[:, 1] + estimates[:, 3]], 1) + 0.05 * noise
     weights = np.tile(np.float32([0.5, 0.2, 0.2, 0.1]), (3, 1))
     consistent = np.asarray(mixture_consistency(mixtures.astype("float32")[:, 0], estimates, weights))
     np.testing.assert_allclose(consistent.ravel()[:6], golden["weights_.5_.2_.2_.1_head"], atol=1e-6)
@@ -93,7 +93,9 @@ def test_saved_and_loaded_it_separates_the_same(tmp_path, in_a_fresh_process):
     mixture = np.random.default_rng(3).standard_normal((1, 100)).astype("float32")
     channels = np.asarray(separator(mixture))
     separator.save(tmp_path / "separator.keras")
-    assert keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(separator)).config == separator.config
+    assert (
+        keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(separator)).config == separator.config
+    )
     np.testing.assert_allclose(in_a_fresh_process(tmp_path / "separator.keras", mixture), channels, atol=1e-6)
 
 

@@ -1,6 +1,8 @@
-"""Made sounds: pure functions of a seed, valid waveforms, the physics their names promise, wide variation inside a class."""
+"""Made sounds: pure functions of a seed, valid waveforms, the physics of their names, wide variation in a class."""
 
 import csv
+import functools
+import itertools
 
 import numpy as np
 import pytest
@@ -22,10 +24,11 @@ def take(seed=0, seconds=None, rate=RATE):
     return event
 
 
-def long_events(name, number=8, seconds=1.5):
-    """The first `number` events of a class that last at least `seconds`."""
-    events = (make_event(name, seed) for seed in range(200))
-    return [event for event in events if len(event) >= seconds * RATE][:number]
+@functools.cache
+def long_events(name, number=10):
+    """The first `number` events of a class that last at least 1.5 seconds."""
+    events = (make_event(name, seed) for seed in itertools.count())
+    return list(itertools.islice((event for event in events if len(event) >= 1.5 * RATE), number))
 
 
 def power(signal, size=None):
@@ -73,7 +76,7 @@ def crest(signal):
     return 20 * np.log10(shape.max() / (np.median(shape) + 1e-6))
 
 
-# ------------------------------------------------------------------------------------------------------------- interface
+# Interface
 
 
 def test_the_table_of_classes_is_the_one_in_the_code():
@@ -94,7 +97,7 @@ def test_events_are_valid_waveforms_and_functions_of_the_seed(name):
         assert np.isfinite(event).all()
         assert np.abs(event).max() == pytest.approx(0.9, abs=1e-6)
         assert np.sqrt(np.mean(event**2)) > 0.003
-        assert abs(event.mean()) < 0.02
+        assert abs(event.mean()) < 0.002
     np.testing.assert_array_equal(event, make_event(name, seed))
     np.testing.assert_array_equal(state, np.random.get_state()[1])
 
@@ -120,14 +123,14 @@ def test_another_sample_rate_keeps_the_length_in_seconds(name):
             assert len(make_event(name, seed, sample_rate=rate)) / rate == pytest.approx(length, abs=1e-4)
 
 
-@pytest.mark.parametrize("name", ["siren", "cricket", "church_bell", "helicopter"])
-def test_another_sample_rate_keeps_the_envelope(name):
-    # Only the grain of noise and room differs: the course of the level stays.
+@pytest.mark.parametrize("name", ["siren", "bird_song", "church_bell"])
+def test_another_sample_rate_keeps_the_drawn_parameters(name):
+    # Before room and microphone these have no noise in them: only the sampling differs.
     for seed in range(3):
-        low = envelope(make_event(name, seed), 50)
-        high = envelope(scipy.signal.resample_poly(make_event(name, seed, 48_000), 1, 3), 50)
-        number = min(len(low), len(high))
-        assert np.corrcoef(low[:number], high[:number])[0, 1] > 0.6
+        low, high = (getattr(sounds._Event(name, seed, rate), name)() for rate in (RATE, 4 * RATE))
+        low, high = envelope(low, 50), envelope(scipy.signal.resample_poly(high, 1, 4), 50)
+        number = min(len(low), len(high)) - 1
+        assert np.corrcoef(low[1:number], high[1:number])[0, 1] > 0.95
 
 
 def test_bad_input_is_named():
@@ -142,7 +145,7 @@ def test_bad_input_is_named():
         make_event("rain", 0, sample_rate=8000)
 
 
-# ------------------------------------------------------------------------------------------------------- building blocks
+# Building blocks
 
 
 def test_modes_are_the_sum_of_damped_sines():
@@ -185,7 +188,7 @@ def test_poisson_onsets_are_as_irregular_as_they_should_be():
     event = take(seconds=4.0)
     onsets = np.sort(event.poisson(500))
     gaps = np.diff(onsets)
-    assert 0 <= onsets[0] and onsets[-1] <= 4
+    assert onsets[0] >= 0 and onsets[-1] <= 4
     assert len(onsets) == pytest.approx(2000, abs=5 * np.sqrt(2000))
     assert gaps.std() / gaps.mean() == pytest.approx(1, abs=0.1)  # exponential
     early = event.poisson(500, np.where(event.time < 2, 9.0, 1.0))
@@ -208,7 +211,7 @@ def test_resonances_have_unit_gain_at_their_frequency():
     assert np.abs(aside[RATE // 2 :]).max() < 0.1
 
 
-# --------------------------------------------------------------------------------------------------------------- physics
+# Physics
 
 
 def test_a_siren_glides_and_a_cricket_does_not():
@@ -220,15 +223,15 @@ def test_a_siren_glides_and_a_cricket_does_not():
 
 
 def test_a_siren_is_bright_and_a_cricket_is_pure():
-    def flatness(name):  # harmonics of a steady frame: share of the strongest 3 % of the bins
+    def share_of_the_peak(name):  # the 300 Hz around it, of 64 ms at the loudest moment
         shares = []
         for event in long_events(name):
-            spectrum = np.sort(power(event[RATE // 2 : RATE // 2 + 2048])[0])[::-1]
-            shares.append(spectrum[:8].sum() / spectrum.sum())
+            start = envelope(event, 50)[:-4].argmax() * RATE // 50
+            spectrum, frequency = power(event[start : start + 1024])
+            shares.append(spectrum[np.abs(frequency - frequency[spectrum.argmax()]) <= 150].sum() / spectrum.sum())
         return np.median(shares)
 
-    assert flatness("cricket") > 0.9
-    assert flatness("siren") < flatness("cricket")
+    assert share_of_the_peak("cricket") > 0.85 > share_of_the_peak("siren")
 
 
 def test_wings_and_rotors_beat_at_their_rates():
@@ -239,36 +242,37 @@ def test_wings_and_rotors_beat_at_their_rates():
 
 
 def test_a_clock_is_periodic_and_a_fire_is_not():
-    clock, fire, rain = (np.median([periodicity(e) for e in long_events(n)]) for n in ("clock_tick", "crackling_fire", "rain"))
-    assert clock > 0.6 > 0.4 > max(fire, rain)
+    def median(name):
+        return np.median([periodicity(event) for event in long_events(name)])
+
+    assert median("clock_tick") > 0.8
+    assert max(median("crackling_fire"), median("rain")) < 0.4
 
 
-def test_separate_blows_and_steady_sounds():
-    levels = {name: np.median([crest(event) for event in long_events(name)]) for name in CLASSES}
-    blows, steady = ("clock_tick", "hammer", "door_knock", "dog_bark"), ("rain", "engine", "running_water", "wind")
-    assert min(levels[name] for name in blows) > 12 > max(levels[name] for name in steady)
+def test_blows_stand_apart_and_horns_and_rain_do_not():
+    def median(name):
+        return np.median([crest(event) for event in long_events(name)])
+
+    assert min(map(median, ("clock_tick", "door_knock", "footsteps", "dog_bark"))) > 22  # dB
+    assert max(map(median, ("siren", "rain", "sea_waves", "wind"))) < 14
 
 
 def test_a_bell_rings_down_with_inharmonic_partials_and_low_ones_last():
-    fallen, slower = [], []
+    fallen, brighter = [], []
     for seed in range(10):
-        bell = sounds._Event("church_bell", seed, RATE).church_bell()
-        strike = np.flatnonzero(np.abs(bell) > 0.02 * np.abs(bell).max())[0]
-        spectrum, frequency = power(bell[strike : strike + RATE], 1 << 16)
-        peaks, _ = scipy.signal.find_peaks(spectrum, 1e-3 * spectrum.max(), distance=60)
+        event = sounds._Event("church_bell", seed, RATE)
+        event.beats = lambda *arguments: np.zeros(1)  # a single stroke
+        bell = event.church_bell()
+        spectrum, frequency = power(bell, 1 << 17)
+        peaks, _ = scipy.signal.find_peaks(spectrum, 1e-3 * spectrum.max(), distance=400)
         ratios = frequency[peaks][1:] / frequency[peaks][0]
-        assert len(ratios) >= 4
+        assert len(ratios) >= 3
         assert np.abs(ratios - np.round(ratios)).max() > 0.1
-        one = sounds._Event("church_bell", seed, RATE)
-        one.beats = lambda *arguments: np.zeros(1)  # a single stroke
-        ring = one.church_bell()
-        fallen.append(envelope(ring, 10)[-3] / envelope(ring, 10)[0])
-        cut = scipy.signal.butter(4, frequency[peaks].mean(), "low", fs=RATE, output="sos")
-        low = scipy.signal.sosfilt(cut, ring)
-        high = ring - low
-        slower.append((envelope(low, 10)[-3] / envelope(low, 10)[0]) / (envelope(high, 10)[-3] / envelope(high, 10)[0]))
+        fallen.append(envelope(bell, 10)[-2] / envelope(bell, 10)[0])
+        (early, pitch), (late, _) = power(bell[:8000]), power(bell[-8000:])
+        brighter.append((early @ pitch / early.sum()) / (late @ pitch / late.sum()))
     assert max(fallen) < 0.8
-    assert np.median(slower) > 1.5
+    assert np.median(brighter) > 1.1
 
 
 def test_waves_swell_slowly_and_frying_flickers():
@@ -297,31 +301,31 @@ def test_voices_are_harmonic_and_frying_is_not():
     assert min(harmonicity("dog_bark"), harmonicity("baby_cry")) > 0.5 > harmonicity("frying")
 
 
-# ------------------------------------------------------------------------------------------------------------- variation
+# Variation
 
 
 @pytest.fixture(scope="module")
 def pictures():
-    """Average log spectrum in 40 bands (classes, events, bands), centroid in Hz and length in seconds (classes, events)."""
-    edges = np.geomspace(80, 8000, 41)
+    """Average log spectrum (classes, events, bands), centroid in Hz and length in seconds (classes, events)."""
+    edges = np.geomspace(80, 8000, 31)
     spectra, centroids, lengths = [], [], []
     for name in CLASSES:
         for seed in range(100, 124):
             event = make_event(name, seed)
             frequency, density = scipy.signal.welch(event, RATE, nperseg=1024)
-            bands = [density[(frequency >= a) & (frequency <= max(b, a + 16))].mean() for a, b in zip(edges, edges[1:])]
+            bands = [density[(frequency >= e) & (frequency <= 1.17 * e + 8)].mean() for e in edges[:-1]]
             spectra.append(10 * np.log10(np.array(bands) / density.mean() + 1e-5))
             centroids.append((frequency * density).sum() / density.sum())
             lengths.append(len(event) / RATE)
     shape = len(CLASSES), 24
-    return np.reshape(spectra, (*shape, 40)), np.reshape(centroids, shape), np.reshape(lengths, shape)
+    return np.reshape(spectra, (*shape, 30)), np.reshape(centroids, shape), np.reshape(lengths, shape)
 
 
 def test_events_of_one_class_vary_widely(pictures):
     _, centroids, lengths = pictures
     for name, centroid, length in zip(CLASSES, centroids, lengths, strict=True):
         low, high = np.quantile(centroid, [0.1, 0.9])
-        assert high > 1.6 * low, name
+        assert high > 1.4 * low, name
         assert length.max() > 2 * length.min(), name
 
 

@@ -1,0 +1,56 @@
+# The course by make. Everything below is plain pip, jupyter, papermill and pytest; the README spells it out without make.
+
+PROFILE ?= tiny
+DATA ?= made
+SEED ?= 0
+FROM ?= 00
+
+BIN := .venv/bin
+export TF_CPP_MIN_LOG_LEVEL ?= 3
+export PYTHONUNBUFFERED = 1
+
+.PHONY: help setup tutorial lab notebooks lint test clean
+
+help:
+	@echo "make setup      makes .venv and installs requirements.txt"
+	@echo "make tutorial   executes notebooks 00 to 10 in order; PROFILE=smoke|tiny DATA=made|FOLDER SEED=0 FROM=00"
+	@echo "make lab        opens the notebooks in JupyterLab"
+	@echo "make notebooks  generates notebooks/*.ipynb from notebooks/src/*.py"
+	@echo "make lint       ruff, and whether the notebooks are up to date"
+	@echo "make test       lint, unit tests, notebooks at the smoke profile, regressions at the tiny profile"
+	@echo "make clean      removes artifacts/"
+
+setup: .venv/installed
+
+# The first Python of these that starts and is 3.11 or 3.12 (a shim of a version manager may be there and not start).
+.venv/installed: requirements.txt pyproject.toml
+	@set -e; for python in python3.12 python3.11 python3 python; do \
+	  if $$python -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then \
+	    echo "Making .venv with $$($$python --version)"; $$python -m venv .venv; break; fi; done; \
+	  test -x $(BIN)/python || { echo "make setup: expected Python 3.11 or 3.12 on the PATH." >&2; exit 1; }
+	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	@touch $@
+
+tutorial: setup
+	@$(BIN)/python notebooks/run.py --profile "$(PROFILE)" --data "$(DATA)" --seed "$(SEED)" --from "$(FROM)"
+
+lab: setup
+	SEPCL_PROFILE="$(PROFILE)" SEPCL_DATA="$(DATA)" SEPCL_SEED="$(SEED)" $(BIN)/jupyter lab --notebook-dir=notebooks
+
+notebooks: setup
+	$(BIN)/python notebooks/build.py
+
+lint: setup
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/python notebooks/build.py --check
+
+# What fails fast comes first. nbmake passes nothing but the environment to a notebook.
+test: lint
+	$(BIN)/python -m pytest tests --ignore=tests/test_tutorial.py
+	rm -rf artifacts/test
+	SEPCL_PROFILE=smoke SEPCL_OUT=$(CURDIR)/artifacts/test $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 -W default notebooks
+	$(BIN)/python -m pytest -s tests/test_tutorial.py
+
+clean:
+	rm -rf artifacts

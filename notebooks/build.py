@@ -1,0 +1,55 @@
+"""Generates notebooks/NN_name.ipynb from notebooks/src/NN_name.py; with --check, names those that are out of date."""
+
+import argparse
+import sys
+from pathlib import Path
+
+import jupytext
+import nbformat
+from nbstripout import strip_output
+
+from sepcl_keras.files import atomic
+
+HERE = Path(__file__).resolve().parent
+METADATA = {
+    "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+    "language_info": {"name": "python"},
+}
+
+
+def generate(source):
+    """The text of the notebook that belongs to `source`, the same bytes for the same source."""
+    notebook = jupytext.read(source, fmt="py:percent")
+    notebook = strip_output(notebook, keep_output=False, keep_count=False, keep_id=True)
+    notebook.metadata = nbformat.from_dict(METADATA)
+    for index, cell in enumerate(notebook.cells):
+        cell.metadata = nbformat.from_dict({"tags": cell.metadata["tags"]} if "tags" in cell.metadata else {})
+        cell.id = f"{source.stem[:2]}-{index:03d}"  # jupytext draws new ones each time
+    notebook.nbformat, notebook.nbformat_minor = 4, 5
+    return nbformat.writes(notebook, indent=1) + "\n"
+
+
+def main(arguments=None, folder=HERE):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a notebook is out of date")
+    check = parser.parse_args(arguments).check
+    stale = []
+    for source in sorted((folder / "src").glob("[0-9][0-9]_*.py")):
+        path, text = folder / f"{source.stem}.ipynb", generate(source)
+        if path.exists() and path.read_text(encoding="utf-8") == text:
+            continue
+        stale.append(path.name)
+        if not check:
+            with atomic(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+    sources = {source.stem for source in (folder / "src").glob("*.py")}
+    orphans = [path.name for path in sorted(folder.glob("*.ipynb")) if path.stem not in sources]
+    if check and (stale or orphans):
+        print(f"out of date or without a source: {', '.join(stale + orphans)}; run `make notebooks`.", file=sys.stderr)
+        return 1
+    print(f"{len(stale)} notebooks written." if not check else "notebooks are up to date.")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,118 @@
+"""Executes the notebooks in order with papermill, shows how far it is, and ends with one table.
+
+Executed copies and results are kept under artifacts/<profile>/<data>/seed<k>/.
+"""
+
+import argparse
+import contextlib
+import logging
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+import papermill
+from papermill.exceptions import PapermillExecutionError
+
+from sepcl_keras.course import Course
+from sepcl_keras.files import BadInput
+
+HERE = Path(__file__).resolve().parent
+PARAMETERS = ("PROFILE", "DATA", "SEED", "OUT")
+COLUMNS = {
+    "row": "encoder", "map": "mAP", "map_spread": "± seeds", "linear_map": "linear mAP", "d_prime": "d′",
+    "qbe": "QbE mAP", "qbe_chance": "QbE chance", "slides": "slides mAP",
+}  # fmt: skip
+
+
+def parse(arguments):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--profile", default="tiny", help="smoke or tiny")
+    parser.add_argument("--data", default="made", help="made, or a folder in the layout of ESC-50")
+    parser.add_argument("--seed", default="0", help="of all training")
+    parser.add_argument("--from", dest="first", default="00", help="number of the first notebook to execute")
+    parser.add_argument("--out", default=None, help="folder of all artifacts; default artifacts/")
+    return parser.parse_args(arguments)
+
+
+def plan(options, folder):
+    """Checks every value before anything runs. Gives the course and the notebooks to execute."""
+    seed = int(options.seed) if options.seed.isdecimal() else options.seed
+    data = options.data if options.data == "made" else str(Path(options.data).expanduser().resolve())
+    course = Course(options.profile, data, seed, options.out and Path(options.out).resolve())
+    notebooks = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    numbers = [path.name[:2] for path in notebooks]
+    first = options.first.zfill(2)
+    if first not in numbers:
+        raise BadInput(f"FROM={options.first!r}: expected one of {', '.join(numbers)}.")
+    for path in notebooks:
+        missing = set(PARAMETERS) - set(papermill.inspect_notebook(path))  # papermill itself would pass over them
+        if missing:
+            raise BadInput(f"{path.name}: expected a cell tagged `parameters` with {', '.join(sorted(missing))}.")
+    parameters = {"PROFILE": options.profile, "DATA": data, "SEED": seed, "OUT": str(course.folder.parents[2])}
+    return course, notebooks[numbers.index(first) :], parameters
+
+
+def execute(path, target, parameters, folder):
+    """Runs one notebook with its cells' output on the screen. Gives the seconds it took."""
+    began = time.perf_counter()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.stem}.unfinished.ipynb")  # papermill writes after each cell
+    with contextlib.suppress(FileNotFoundError):
+        target.unlink()
+    papermill.execute_notebook(
+        path, part, parameters, cwd=str(folder), kernel_name="python3", log_output=True, progress_bar=True
+    )
+    part.replace(target)
+    return time.perf_counter() - began
+
+
+def table(rows):
+    """Rows (dicts with the keys of `COLUMNS`) as aligned text; a missing value is a dash."""
+
+    def cell(value):
+        return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    lines = [list(COLUMNS.values())] + [[cell(row.get(key)) for key in COLUMNS] for row in rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(COLUMNS))]
+    return "\n".join(
+        "  ".join([line[0].ljust(widths[0]), *(text.rjust(width) for text, width in zip(line[1:], widths[1:]))])
+        for line in lines
+    )
+
+
+def main(arguments=None, folder=HERE):
+    options = parse(arguments)
+    try:
+        course, notebooks, parameters = plan(options, folder)
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return 2
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
+    logging.getLogger("papermill").setLevel(logging.INFO)
+    began, seconds = time.perf_counter(), {}
+    for index, path in enumerate(notebooks, start=1):
+        print(f"\n[{index}/{len(notebooks)}] {path.stem}", flush=True)
+        target = course.folder / "notebooks" / path.name
+        try:
+            seconds[path.stem] = execute(path, target, parameters, folder)
+        except PapermillExecutionError as error:
+            print(f"\n{path.stem}, cell {error.cell_index}: {error.ename}: {error.evalue}", file=sys.stderr)
+            print(f"Go on from here with: make tutorial FROM={path.name[:2]}", file=sys.stderr)
+            return 1
+    total, memory = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    print("\nseconds a notebook: " + ", ".join(f"{name[:2]} {value:.0f}" for name, value in seconds.items()))
+    print(f"in all {total / 60:.1f} min, at most {memory:.1f} GB of memory in one kernel")
+    results = course.results("10")
+    if results:
+        print(f"\nprofile {course.profile.name}, data {course.bank.name}, seed {course.seed}; "
+              "the slides' mAP is on AudioSet's 527 classes: compare orders, not levels\n")  # fmt: skip
+        print(table(results["table"]))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

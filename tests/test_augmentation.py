@@ -1,0 +1,77 @@
+"""SpecAugment: what it may change, what it must not, and that each patch has its own draw."""
+
+import keras
+import numpy as np
+import pytest
+
+from sepcl_keras.augmentation import SpecAugment
+from sepcl_keras.files import BadInput
+
+MASKS_OFF = dict(time_masks=0, frequency_masks=0)
+
+
+def patches(clips=40, frames=96, mels=64, seed=0):
+    return np.random.default_rng(seed).standard_normal((clips, frames, mels)).astype("float32")
+
+
+def test_does_nothing_outside_training():
+    x = patches(2)
+    np.testing.assert_array_equal(np.asarray(SpecAugment(seed=0)(x)), x)
+
+
+def test_masks_are_stripes_of_the_patch_mean_no_wider_than_asked():
+    x = patches()
+    y = np.asarray(SpecAugment(time_warp=0, time_width=12, frequency_width=8, seed=0)(x, training=True))
+    changed = y != x
+    frames, mels = changed.all(axis=2), changed.all(axis=1)  # whole frames and whole bands
+    assert frames.sum(axis=1).max() <= 24 and mels.sum(axis=1).max() <= 16
+    assert frames.any() and mels.any()
+    # Nothing but stripes changed, and where it did there stands the mean of the patch.
+    np.testing.assert_array_equal(changed, frames[:, :, None] | mels[:, None])
+    means = np.broadcast_to(x.mean(axis=(1, 2), keepdims=True), x.shape)
+    np.testing.assert_allclose(y[changed], means[changed], atol=1e-6)
+
+
+def test_mask_widths_are_uniform_from_zero_to_the_width():
+    """One mask of width U{0 … 12}: the mean number of masked frames is 6, and 12 occurs."""
+    layer = SpecAugment(time_warp=0, time_masks=1, frequency_masks=0, time_width=12, seed=1)
+    widths = (np.asarray(layer(patches(4_000, 96, 2), training=True)) != patches(4_000, 96, 2)).all(axis=2).sum(axis=1)
+    assert widths.mean() == pytest.approx(6.0, abs=0.25)
+    assert widths.min() == 0 and widths.max() == 12
+
+
+def test_each_patch_has_its_own_draw_and_each_call_another():
+    x = np.repeat(patches(1), 8, axis=0)
+    layer = SpecAugment(seed=0)
+    first, second = (np.asarray(layer(x, training=True)) for _ in range(2))
+    assert len({y.tobytes() for y in (*first, *second)}) == 16
+    np.testing.assert_array_equal(np.asarray(SpecAugment(seed=0)(x, training=True)), first)
+
+
+def test_the_warp_keeps_both_ends_the_order_and_a_linear_ramp_piecewise():
+    ramp = np.tile(np.arange(96, dtype="float32")[None, :, None], (50, 1, 3))
+    warped = np.asarray(SpecAugment(time_warp=6, seed=0, **MASKS_OFF)(ramp, training=True))[:, :, 0]
+    np.testing.assert_allclose(warped[:, 0], 0, atol=1e-4)
+    np.testing.assert_allclose(warped[:, -1], 95, atol=1e-4)
+    assert (np.diff(warped) > 0).all()  # time runs forward
+    # A frame is moved by at most six, and some are moved by several. Near the ends the map may stretch, never more.
+    moved = np.abs(warped - np.arange(96))
+    assert moved.max() <= 6 + 1e-3 and moved.max() > 3
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "float32"])
+def test_output_keeps_shape_and_compute_dtype(dtype):
+    layer = SpecAugment(seed=0, dtype=dtype)
+    y = layer(patches(3), training=True)
+    assert y.shape == (3, 96, 64) and keras.backend.standardize_dtype(y.dtype) == layer.compute_dtype
+
+
+def test_config_round_trip_and_refusals():
+    layer = SpecAugment(time_warp=3, time_masks=1, seed=5)
+    copy = SpecAugment.from_config(layer.get_config())
+    assert copy.get_config() == layer.get_config()
+    np.testing.assert_array_equal(
+        np.asarray(copy(patches(2), training=True)), np.asarray(layer(patches(2), training=True))
+    )
+    with pytest.raises(BadInput, match="time_width=-1.: expected zero or more"):
+        SpecAugment(time_width=-1)

@@ -1,0 +1,163 @@
+"""The training models: their losses, their step, what they learn, and that one seed gives one run."""
+
+import dataclasses
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from sepcl_keras import training
+from sepcl_keras.augmentation import SpecAugment
+from sepcl_keras.encoder import CNN14
+from sepcl_keras.losses import Coincidence, MixIT, NTXent
+from sepcl_keras.profiles import PROFILES
+from sepcl_keras.separator import TDCNPlusPlus
+
+SEPARATOR = dict(num_basis=32, frame_length=32, frame_step=16, bottleneck=16, hidden=24, dilations=(1, 2, 4), repeats=1)
+
+
+def pair_of_patches(n=6, seed=0):
+    return tuple(np.random.default_rng(seed).standard_normal((2, n, 96, 64)).astype("float32"))
+
+
+def contrastive(similarity=1.0, coincidence=1.0, **kwargs):
+    keras.utils.set_random_seed(0)
+    return training.ContrastiveModel(CNN14(16, width=2), similarity, coincidence, **kwargs)
+
+
+@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (2.0, 0.5)])
+def test_the_contrastive_loss_is_the_weighted_sum_of_its_tasks(weights):
+    model, views = contrastive(*weights), pair_of_patches()
+    outputs = model(views, training=True)
+    expected = 0.0
+    if weights[0]:
+        expected += weights[0] * float(NTXent(0.2)(*outputs["z"]))
+    if weights[1]:
+        expected += weights[1] * float(Coincidence()(np.zeros((6, 6)), outputs["logits"]))
+    assert float(model.compute_loss(views, y_pred=outputs)) == pytest.approx(expected, rel=1e-6)
+    assert ("z" in outputs, "logits" in outputs) == (weights[0] > 0, weights[1] > 0)
+
+
+def test_both_views_share_one_pass_and_its_batch_norm():
+    model, views = contrastive(), pair_of_patches()
+    h = model.encoder(np.concatenate(views), training=True)
+    expected = model.coincidence_head(h[:6], h[6:])
+    np.testing.assert_allclose(model(views, training=True)["logits"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_custom_step_equals_gradient_descent_on_compute_loss():
+    """One SGD step of `fit` against the same step spelled out here."""
+    if keras.backend.backend() != "tensorflow":
+        pytest.skip("the written-out step is TensorFlow's")
+    import tensorflow as tf
+
+    views = pair_of_patches()
+    fitted, by_hand = contrastive(), contrastive()
+    fitted(views), by_hand(views)
+    by_hand.set_weights(fitted.get_weights())
+    fitted.compile(keras.optimizers.SGD(0.1), jit_compile=False)
+    loss = fitted.train_on_batch(views, return_dict=True)["loss"]
+    with tf.GradientTape() as tape:
+        expected = by_hand.compute_loss(views, y_pred=by_hand(views, training=True))
+    gradients = tape.gradient(expected, by_hand.trainable_weights)
+    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
+    for ours, start, gradient in zip(fitted.trainable_weights, by_hand.trainable_weights, gradients, strict=True):
+        np.testing.assert_allclose(ours, ops.subtract(start, 0.1 * gradient), rtol=1e-3, atol=1e-5)
+    assert type(fitted).train_step is training.TensorFlowStep.train_step
+
+
+def test_pretraining_learns_to_tell_clips_apart():
+    """Clips that are constant stripes at a band of their own: soon each view finds its partner."""
+    bands = np.zeros((8, 96, 64), "float32")
+    for clip in range(8):
+        bands[clip, :, 8 * clip : 8 * clip + 8] = 3.0
+
+    class Pairs(keras.utils.PyDataset):
+        def __len__(self):
+            return 20
+
+        def __getitem__(self, step):
+            noise = np.random.default_rng(step).standard_normal((2, 8, 96, 64))
+            return ((*(bands + noise).astype("float32"),),)
+
+    encoder, history = training.pretrain(
+        lambda steps: Pairs(), 16, 2, 40, 3e-3, 0, similarity=1.0, coincidence=1.0, spec_augment=False, verbose=0
+    )
+    assert history["similarity"][-1] < 0.6 * np.log(15) and history["coincidence"][-1] < 0.7 * 2 * np.log(2)
+    assert history["accuracy"][-1] > 0.6 and len(history["first_losses"]) == 10
+    h = ops.normalize(encoder(bands), axis=-1)
+    assert float(ops.max(ops.matmul(h, ops.transpose(h)) - 2 * np.eye(8))) < 0.98  # not collapsed
+
+
+def test_mixtures_of_mixtures_are_neighbours_summed():
+    waveforms = np.random.default_rng(0).standard_normal((4, 200)).astype("float32")
+    model = training.SeparationModel(TDCNPlusPlus(**SEPARATOR))
+    channels = model(waveforms)
+    np.testing.assert_allclose(ops.sum(channels, axis=1), waveforms[0::2] + waveforms[1::2], atol=1e-5)
+    references = np.stack([waveforms[0::2], waveforms[1::2]], axis=1)
+    expected = float(MixIT()(references, channels))
+    assert float(model.compute_loss(waveforms, y_pred=channels)) == pytest.approx(expected, rel=1e-6)
+
+
+def small_profile(**sizes):
+    return dataclasses.replace(
+        PROFILES["smoke"], separator=SEPARATOR, separator_seconds=0.05, separator_batch=8, **sizes
+    )
+
+
+def test_mixit_learns_to_pull_tones_apart_and_keeps_its_snapshots(tmp_path):
+    """Low and high tones, each clip one of them: the separator learns without ever hearing a reference."""
+    rng, time = np.random.default_rng(0), np.arange(1600) / 16_000
+    pitches = np.where(np.arange(64) % 2, rng.uniform(300, 500, 64), rng.uniform(3000, 5000, 64))
+    clips = np.sin(2 * np.pi * (pitches[:, None] * time + rng.random((64, 1)))).astype("float32") * 0.3
+    profile = small_profile(snapshot_steps=dict(N=0, F=5, S1=20, S2=80), separator_learning_rate=5e-3)
+    history = training.train_separator(clips, profile, 0, tmp_path)
+    assert history["snr"][-1] > history["snr"][0] + 3.0
+    snapshots = {name: keras.saving.load_model(tmp_path / f"{name}.keras") for name in ("N", "F", "S1", "S2")}
+    mixture = clips[:1] + clips[1:2]
+    references = np.stack([clips[:1], clips[1:2]], axis=1)
+    losses = {name: float(MixIT()(references, separator(mixture))) for name, separator in snapshots.items()}
+    assert losses["S2"] < losses["S1"] < losses["N"]
+    np.testing.assert_allclose(ops.sum(snapshots["S2"](mixture), axis=1), mixture, atol=1e-5)
+
+
+def test_one_seed_is_one_run_and_another_seed_another(tmp_path):
+    clips = np.random.default_rng(0).standard_normal((16, 1600)).astype("float32")
+    profile = small_profile(snapshot_steps=dict(N=0, F=1, S1=2, S2=4))
+    losses = []
+    for run, seed in enumerate((0, 0, 1)):
+        folder = tmp_path / str(run)
+        folder.mkdir()
+        losses.append(training.train_separator(clips, profile, seed, folder)["first_losses"])
+    assert losses[0] == losses[1] != losses[2]
+    views = pair_of_patches(8)
+    runs = []
+    for seed in (0, 0, 1):
+        keras.utils.set_random_seed(seed)
+        model = training.ContrastiveModel(CNN14(8, 2), augmentation=SpecAugment(seed=seed))
+        model.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
+        runs.append([float(model.train_on_batch(views, return_dict=True)["loss"]) for _ in range(3)])
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_crops_are_inside_the_clips_and_come_with_their_labels():
+    array = np.arange(12)[:, None] * 1000 + np.arange(50)[None]
+    batches = training.Batches(array, 10, 5, 4, 0, targets=np.arange(12) % 2)
+    x, y = batches[0]
+    clips = (x // 1000).astype(int)
+    assert x.shape == (5, 10) and (clips == clips[:, :1]).all() and len(set(clips[:, 0])) == 5
+    np.testing.assert_array_equal(np.diff(x), 1.0)
+    np.testing.assert_array_equal(y, clips[:, 0] % 2)
+    np.testing.assert_array_equal(batches[0][0], x)
+    batches.on_epoch_end()
+    assert not np.array_equal(batches[0][0], x)
+
+
+def test_the_supervised_control_learns_its_labels():
+    labels = np.eye(2, dtype="float32")[np.arange(16) % 2]
+    log_mel = np.random.default_rng(0).standard_normal((16, 120, 64)).astype("float16")
+    log_mel[::2, :, :20] += 3
+    profile = dataclasses.replace(PROFILES["smoke"], batch_size=8, supervised_steps=30, learning_rate=3e-3)
+    _, history = training.train_supervised(log_mel, labels, profile, 0)
+    assert history["loss"][-1] < 0.6 * np.log(2)
