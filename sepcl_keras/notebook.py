@@ -34,10 +34,10 @@ def setup(profile, data, seed, out=None):
         shell.set_custom_exc((BadInput,), _one_sentence)
     plt.rcParams.update(STYLE)
     course = Course(profile, data, seed, out)
-    p = course.profile
+    p, bank = course.profile, course.bank
     print(
-        f"profile {p.name} · data {course.bank.name}, {len(course.bank.classes)} classes · "
-        f"scenes of {p.clip_seconds:g} s at {p.sample_rate / 1000:g} kHz · seed {seed} · Keras {keras.__version__} on {keras.backend.backend()}"
+        f"profile {p.name} · data {bank.name}, {len(bank.classes)} classes · scenes of {p.clip_seconds:g} s at "
+        f"{p.sample_rate / 1000:g} kHz · seed {seed} · Keras {keras.__version__} on {keras.backend.backend()}"
     )
     return course
 

@@ -197,7 +197,7 @@ def fit(model, batches, steps, learning_rate, loss=None, callbacks=(), verbose=2
 
 
 def train_separator(mixtures, profile, seed, folder):
-    """Trains the profile's TDCN++ on mixtures (clips, samples), saves its snapshots in `folder`, returns the history."""
+    """Trains the profile's TDCN++ on mixtures (clips, samples), saves snapshots in `folder`, returns the history."""
     make_repeatable(seed)
     separator = TDCNPlusPlus(**profile.separator)
     separator.build((None, None))

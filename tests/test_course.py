@@ -1,0 +1,123 @@
+"""The path: what is there and fits is loaded, what does not fit is made again, and nothing is half made."""
+
+import dataclasses
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from sepcl_keras import course as course_module
+from sepcl_keras.course import Course, embed, read_rows, windows
+from sepcl_keras.encoder import CNN14
+from sepcl_keras.files import ROOT, BadInput
+
+ESC10 = ROOT.parent / "shared" / "esc10"
+
+
+@pytest.fixture
+def course(tmp_path):
+    return Course("smoke", "made", 0, tmp_path)
+
+
+def counting(course, definition, calls):
+    def make(folder):
+        calls.append(definition)
+        (folder / "x").write_text(str(definition))
+        return {"made": len(calls)}
+
+    return course.load_or_train("thing", definition, make, lambda folder: (folder / "x").read_text())
+
+
+def test_an_artifact_is_made_once_then_loaded_then_made_again_when_its_definition_changes(course, tmp_path, capsys):
+    calls = []
+    assert counting(course, {"a": 1}, calls) == ("{'a': 1}", {"made": 1})
+    assert counting(Course("smoke", "made", 0, tmp_path), {"a": 1}, calls) == ("{'a': 1}", {"made": 1})
+    assert "thing: loaded from" in capsys.readouterr().out
+    assert counting(Course("smoke", "made", 0, tmp_path), {"a": 2}, calls) == ("{'a': 2}", {"made": 2})
+    assert len(calls) == 2
+
+
+def test_a_failure_leaves_nothing_behind_and_the_old_artifact_in_place(course, tmp_path):
+    counting(course, {"a": 1}, [])
+
+    def fail(folder):
+        (folder / "x").write_text("half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        Course("smoke", "made", 0, tmp_path).load_or_train("thing", {"a": 2}, fail, lambda folder: None)
+    assert (course.folder / "thing" / "x").read_text() == "{'a': 1}"
+    assert [path.name for path in course.folder.iterdir()] == ["thing"]
+
+
+def test_results_are_kept_by_number(course):
+    assert course.results("03") is None
+    course.record("03", loss=1.5, first_losses=[1.0, 2.0])
+    assert course.results("03") == {"loss": 1.5, "first_losses": [1.0, 2.0]}
+    assert (course.folder / "results" / "03.json").exists()
+    assert course.folder.parts[-3:] == ("smoke", "made", "seed0")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("huge", "made", 0), "PROFILE='huge': expected one of smoke, tiny"),
+        (("smoke", "mad", 0), "DATA='mad'"),
+        (("smoke", "made", -1), "SEED=-1: expected a whole number, zero or more"),
+        (("smoke", "made", "x"), "SEED='x': expected a whole number"),
+    ],
+)
+def test_wrong_parameters_are_refused_in_one_sentence(arguments, message, tmp_path):
+    with pytest.raises(BadInput, match=message):
+        Course(*arguments, tmp_path)
+
+
+def test_rows_are_the_slides_tables():
+    rows = read_rows()
+    table_4 = [row for row in rows.values() if row.table == 4]
+    assert len(table_4) == 14 and len(rows) == 17
+    assert course_module.MAIN_ROW == max(rows.values(), key=lambda row: row.slides).row
+    assert sum(row.tutorial for row in rows.values()) >= 4
+    for row in table_4:  # a row's name says what is in it
+        assert row.processors == tuple(row.row.replace(" joint", "").split("∨"))
+        assert row.coincidence == ("joint" in row.row) and row.similarity == 1 and row.spec_augment
+
+
+def test_windows_do_not_overlap_and_embed_goes_window_by_window():
+    log_mel = np.random.default_rng(0).standard_normal((3, 200, 64)).astype("float16")
+    np.testing.assert_array_equal(windows(log_mel)[:, 1], log_mel[:, 96:192])
+    encoder = CNN14(8, width=2)
+    h = embed(encoder, log_mel, batch_size=2)
+    assert h.shape == (3, 2, 8)
+    np.testing.assert_allclose(h[2, 1], np.asarray(encoder(log_mel[2:, 96:192].astype("float32")))[0], atol=1e-4)
+
+
+def test_the_untrained_encoder_depends_on_the_seed_alone(course):
+    np.random.default_rng(0).random()
+    one, two = course.untrained_encoder(), course.untrained_encoder()
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.skipif(not ESC10.exists(), reason="the recordings of ESC-10 are not beside this checkout")
+def test_a_few_steps_on_real_recordings(tmp_path, monkeypatch):
+    profile = course_module.get_profile("smoke")
+    small = dataclasses.replace(profile, snapshot_steps=dict(N=0, F=1, S1=2, S2=4), pretraining_steps=4)
+    monkeypatch.setattr(course_module, "get_profile", lambda name: small)
+    course = Course("smoke", str(ESC10), 0, tmp_path)
+    snapshots, history = course.snapshots()
+    assert len(history["first_losses"]) == 4 and np.isfinite(history["loss"]).all()
+    mixture = course.scenes["test"][0].mixture
+    np.testing.assert_allclose(np.asarray(snapshots["S2"](mixture[None])).sum(axis=1)[0], mixture, atol=1e-5)
+    encoder, history = course.encoder()
+    results = course.evaluate(course.embeddings(encoder))
+    assert np.isfinite(list(results.values())).all() and results["map"] > results["chance"]
+
+
+def test_importing_the_library_prints_nothing():
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    program = [sys.executable, "-c", "import sepcl_keras"]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == ""
