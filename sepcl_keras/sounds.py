@@ -17,11 +17,11 @@ CLASSES = (
     *("running_water", "sea_waves", "wind", "helicopter", "engine", "dog_bark", "baby_cry", "siren", "bird_song"),
     "cricket",
 )
-_SLOW = ("church_bell", "sea_waves", "wind", "siren", "baby_cry")  # under a second nobody would know them
+SECONDS = (2.0, 5.0)  # long enough that the events of a scene overlap: else there is little to separate
 
 
 def make_event(name, seed, sample_rate=16_000):
-    """One event of class `name`: float32 (samples,), 0.5–4 s, peak 0.9, a pure function of its arguments.
+    """One event of class `name`: float32 (samples,), 2–5 s, peak 0.9, a pure function of its arguments.
 
     `seed` is a non-negative integer or a sequence of them. A higher `sample_rate` (Hz) keeps the length and all drawn
     parameters; a lower one, which has no room for the highest classes (7.6 kHz), or an unknown class is `BadInput`.
@@ -47,7 +47,7 @@ class _Event:
         # Noise has a stream of its own: a higher rate takes more of it, which the parameters must not notice.
         self.rng, self.grain = (np.random.default_rng(stream) for stream in streams)
         self.uniform, self.integers = self.rng.uniform, self.rng.integers
-        self.rate, self.seconds = rate, self.log(1.0 if name in _SLOW else 0.5, 4.0)
+        self.rate, self.seconds = rate, self.log(*SECONDS)
         self.samples = round(self.seconds * rate)
         self.time = np.arange(self.samples) / rate
 

@@ -1,0 +1,531 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 02 · Inside the separator
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sepcl-keras/sepcl-keras/blob/main/notebooks/02_inside_the_separator.ipynb)
+
+# %% [markdown]
+# | | |
+# |---|---|
+# | **you will** | walk one scene through TDCN++, the separation network, layer by layer, and compute each step by hand |
+# | **you need** | arrays and matrix products; what a dense layer is. No audio knowledge |
+# | **you make** | two channels that sum to the scene, and a clear idea of what each layer is for |
+# | **time** | tiny, CPU: under a minute · full, GPU: not measured yet |
+
+# %% tags=["parameters"]
+import os
+
+PROFILE = os.environ.get("SEPCL_PROFILE", "tiny")
+DATA = os.environ.get("SEPCL_DATA", "made")
+SEED = int(os.environ.get("SEPCL_SEED", "0"))
+OUT = os.environ.get("SEPCL_OUT")
+
+# %%
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+from keras import ops
+from matplotlib.collections import LineCollection
+
+from sepcl_keras import TDCNPlusPlus, notebook
+
+to_numpy = ops.convert_to_numpy  # from the backend's tensors
+course = notebook.setup(PROFILE, DATA, SEED, OUT)
+
+# %% [markdown]
+# ## The plan
+#
+# A *separator* takes a recording in which several sounds overlap, the **mixture**, and gives back M waveforms, the
+# **channels**, each as long as the mixture. Ours is **TDCN++**, a *time-domain convolutional network*: it never
+# computes a Fourier transform, it learns its own kind of spectrum.
+#
+#     mixture ─▶ frames ─▶ learned basis ─┬──────────────────────────▶ × ─▶ decoder ─▶ overlap-add ─▶ consistency ─▶ channels
+#                                         │                            ▲
+#                                         └─▶ dense ─▶ blocks ─▶ masks ┘
+#
+# The upper road carries the sound; the lower road only decides, for each moment and each basis function, how much of
+# it goes to which channel. We walk along both with one scene. The network is **untrained** here: what its layers
+# *compute* can be seen without training, and what training changes is the next notebook's subject.
+
+# %%
+rate = course.profile.sample_rate
+test = course.scenes["test"]
+number = int(np.flatnonzero(test.number_of_events == 2)[0])
+scene = test[number]
+mixture = scene.mixture[None]  # (clips, samples), a batch of one clip
+print(f"test scene {number}, {scene.place}: {' + '.join(scene.labels)}; mixture {mixture.shape} (clips, samples)")
+notebook.listen({"mixture": scene.mixture} | dict(zip(scene.labels, scene.sources)))
+
+# %% [markdown]
+# The network itself takes two lines. The seed fixes its random weights: they are the ones that training starts from
+# in notebook 03. `TDCNPlusPlus()` without arguments has the sizes of the original; the profile's network is smaller,
+# with a longer frame, so that it trains on a laptop.
+
+# %%
+keras.utils.set_random_seed(SEED)
+separator = TDCNPlusPlus(**course.profile.separator)
+separator.build((None, None))  # any number of clips, any number of samples
+paper = TDCNPlusPlus()
+paper.build((None, None))
+rows = [{"what": k, "paper": paper.config[k], "here": separator.config[k]} for k in paper.config]
+notebook.table(rows, {"what": "size", "paper": "original", "here": f"profile {PROFILE}"})
+
+# %% [markdown]
+# ## 1 · Frames
+#
+# A sound changes all the time, so we look at it in short pieces, **frames**, that overlap: a new frame of
+# `frame_length` samples begins every `frame_step` samples (the *hop*).
+#
+# **Question.** The frames overlap by half and zeros fill up the last one. How many does this mixture have?
+
+# %%
+length, step = separator.config["frame_length"], separator.config["frame_step"]
+samples = mixture.shape[1]
+frames = to_numpy(separator.frame(mixture))  # (clips, frames, frame_length)
+print(f"{samples:,} samples = {samples / rate:g} s → {frames.shape} (clips, frames, frame_length)")
+print(f"one frame is {1000 * length / rate:g} ms long, a new one begins every {1000 * step / rate:g} ms")
+assert frames.shape[1] == 1 + -(-(samples - length) // step), "1 + (samples − length) / step, rounded up"
+assert np.array_equal(frames[0, 7], mixture[0, 7 * step : 7 * step + length]), "frame 7 begins 7 hops into the clip"
+
+# %% [markdown]
+# Three neighbouring frames around the loudest moment, each drawn below the one before:
+
+# %%
+middle = min(max(int(np.abs(scene.mixture).argmax()) // step, 1), frames.shape[1] - 2)
+figure, axis = plt.subplots(figsize=(8, 2.8))
+size = 2.2 * np.abs(frames[0, middle]).max()
+for row, k in enumerate((middle - 1, middle, middle + 1)):
+    seconds = (k * step + np.arange(length)) / rate
+    axis.plot(seconds, frames[0, k] - row * size, label=f"frame {k}")
+    axis.axvspan(seconds[0], seconds[-1], 0.05, 0.95, color=f"C{row}", alpha=0.08)
+axis.set(xlabel="time in s", yticks=[], title="overlapping frames")
+axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+plt.show()
+
+# %% [markdown]
+# ## 2 · The learned basis
+#
+# Each frame is compared with `num_basis` patterns, the **basis functions**: one dense layer without bias, then ReLU
+# (negative values become zero). In a spectrogram the patterns would be sines and cosines; here they are weights like
+# any others, and the loss decides what they become. The ReLU makes the **coefficients** non-negative, as a magnitude
+# spectrogram is: "how much of this pattern is in this frame". That is the kind of number that can be shared out.
+
+# %%
+basis = to_numpy(separator.encoder.kernel)  # (frame_length, num_basis)
+coefficients = to_numpy(separator.encoder(frames))  # (clips, frames, num_basis)
+by_hand = np.maximum(frames @ basis, 0.0)
+print(f"basis {basis.shape} (frame_length, num_basis), coefficients {coefficients.shape} (clips, frames, num_basis)")
+print(f"{np.mean(coefficients == 0):.0%} of the coefficients are zero")
+assert np.allclose(coefficients, by_hand, atol=1e-3), "the encoder is one matrix product and a ReLU"
+
+# %% [markdown]
+# The basis functions have no order of their own, so for looking at them we sort them by the frequency that each
+# responds to most. **Question.** These weights are random. Will the picture still look like the scene?
+
+# %%
+spectra = np.abs(np.fft.rfft(basis, axis=0))  # (frequencies, num_basis)
+order = spectra.argmax(axis=0).argsort()
+
+
+def look(images, label, columns=3):
+    """Panels of arrays (frames, features), time to the right; each panel has its own colour scale."""
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(3.6 * columns, 2.4 * rows), squeeze=False)
+    for axis, (title, image) in zip(axes.flat, images.items()):
+        extent = (0, len(image) * step / rate, 0, image.shape[1])
+        shown = axis.imshow(image.T, origin="lower", aspect="auto", extent=extent, interpolation="nearest")
+        axis.set(title=title, xlabel="time in s", ylabel=label)
+        figure.colorbar(shown, ax=axis)
+    plt.show()
+
+
+# %%
+figure, axes = plt.subplots(4, 1, figsize=(8, 3.2), sharex=True, sharey=True)
+for axis, index in zip(axes, order[:: len(order) // 4][:4]):
+    axis.plot(1000 * np.arange(length) / rate, basis[:, index])
+    axis.set_title(f"responds most near {spectra[:, index].argmax() * rate / length / 1000:.1f} kHz", fontsize=9)
+axes[-1].set_xlabel("time in ms")
+figure.suptitle("four basis functions before training")
+plt.show()
+look({"log coefficients, sorted by frequency": np.log(coefficients[0][:, order] + 0.01)}, "basis function", columns=1)
+
+# %% [markdown]
+# Each random pattern listens to all frequencies a little, so loud and quiet *moments* show at once, while frequencies
+# stay blurred. Training sharpens them.
+#
+# ## 3 · The initial dense layer
+#
+# From here on the lower road. A dense layer brings the coefficients to `bottleneck` features; like most dense layers
+# of TDCN++ it is followed by one learned number that scales everything (it begins at 1).
+
+# %%
+dense, scale = separator.initial.dense, separator.initial.scale
+x = to_numpy(separator.initial(coefficients))  # (clips, frames, bottleneck)
+by_hand = (coefficients @ to_numpy(dense.kernel) + to_numpy(dense.bias)) * float(scale)
+print(f"{coefficients.shape} → {x.shape} (clips, frames, bottleneck); scale {float(scale):g}")
+assert np.allclose(x, by_hand, atol=1e-3), "a dense layer with bias, times one number"
+
+# %% [markdown]
+# ## 4 · One block, step by step
+#
+# The body of the network is a stack of equal **blocks**. Each reads features `x (clips, frames, bottleneck)`,
+# computes something to *add* to them, and passes the sum on. We take the third block, index b = 2, and feed it what
+# the two before it make.
+#
+# **Dense up.** First there is more room: from `bottleneck` to `hidden` features, without bias.
+
+# %%
+block = separator.blocks[2]
+before = x
+for earlier in separator.blocks[:2]:
+    before = earlier(before)
+before = to_numpy(before)  # (clips, frames, bottleneck)
+up = to_numpy(block.up(before))  # (clips, frames, hidden)
+print(f"{before.shape} (clips, frames, bottleneck) → {up.shape} (clips, frames, hidden)")
+
+# %% [markdown]
+# **PReLU.** Like ReLU, but negative values are multiplied by a small learned slope instead of being dropped; one slope
+# for the whole layer.
+#
+# **Normalisation over time.** Then every feature of every clip is brought to mean 0 and (nearly) variance 1.
+# **Question.** The array has axes (clips, frames, features). Over which of them are mean and variance taken?
+
+# %%
+slope, epsilon = float(block.first.slope), 1e-3
+bent = np.maximum(up, 0) + slope * np.minimum(up, 0)
+mean, variance = bent.mean(axis=1, keepdims=True), bent.var(axis=1, keepdims=True)  # (clips, 1, hidden): over time
+normed = (bent - mean) / np.sqrt(variance + epsilon) * float(block.first.gamma) + float(block.first.beta)
+print(f"slope {slope:g}; statistics {mean.shape}: one mean and variance for each clip and feature")
+print(f"afterwards: largest mean {np.abs(normed.mean(axis=1)).max():.1e}, median variance {np.median(normed.var(axis=1)):.3f}")
+assert np.allclose(normed, to_numpy(block.first(up)), atol=1e-3), "PReLU, then a norm over frames alone"
+
+# %% [markdown]
+# Only over the frames. Neither the other features nor the other clips of a batch are asked; section 9 shows why
+# that matters. The small epsilon keeps features that hardly move from being blown up.
+#
+# **Dilated depthwise convolution.** So far each frame was looked at by itself. Now each feature looks at three
+# moments: d frames ago, now, and d frames ahead. *Depthwise*: each feature with its own three weights, no mixing
+# between features. *Dilated*: d is more than one, so three weights reach far. That is all there is to it: three
+# shifted copies, three multiplications.
+
+# %%
+d = block.convolution.dilation
+weights = to_numpy(block.convolution.kernel)[:, :, 0]  # (3, hidden)
+n = normed.shape[1]
+padded = np.pad(normed, ((0, 0), (d, d), (0, 0)))  # zeros before the beginning and after the end
+past, now, future = padded[:, :n], padded[:, d : d + n], padded[:, 2 * d :]
+convolved = past * weights[0] + now * weights[1] + future * weights[2] + to_numpy(block.convolution.bias)
+print(f"dilation {d} frames = {1000 * d * step / rate:g} ms; {weights.size:,} weights, three for each hidden feature")
+assert np.allclose(convolved, to_numpy(block.convolution(normed)), atol=1e-3), "three shifted multiplies"
+
+# %% [markdown]
+# **PReLU and normalisation again**, then **dense down** to `bottleneck` features, times a number that begins at
+# $0.9^b$: the deeper the block, the less it adds at first. A deep stack therefore starts close to doing nothing, which
+# is a good place to start learning from. Last, the **residual**: the block's input is added back.
+
+# %%
+second = to_numpy(block.second(convolved))
+down = to_numpy(block.down(second))  # (clips, frames, bottleneck)
+after = before + down
+print(f"scale of block {block.index}: {float(block.down.scale):.4f}; 0.9 to the power of {block.index}: {0.9**block.index:.4f}")
+assert np.isclose(float(block.down.scale), 0.9**block.index), "before training"
+assert np.allclose(after, to_numpy(block(before)), atol=1e-3), "our six steps are the block"
+look(
+    {"in": before[0], "up": up[0], "PReLU, norm": normed[0], "dilated convolution": convolved[0],
+     "dense down, scaled": down[0], "out = in + down": after[0]}, "feature")  # fmt: skip
+
+# %% [markdown]
+# ## 5 · Dilations: how far can it see?
+#
+# From block to block the dilation doubles, and the whole series is repeated a few times.
+#
+# **Question.** A frame after one series depends on how many frames before it? (Each block adds d to either side.)
+#
+# Follow the lines from the one output frame at the top down to the input:
+
+# %%
+dilations, repeats = separator.config["dilations"], separator.config["repeats"]
+lines, nodes = [], {0}
+for level in reversed(range(len(dilations))):
+    reach = [(t, t + shift) for t in nodes for shift in (-dilations[level], 0, dilations[level])]
+    lines += [[(start, level + 1), (end, level)] for start, end in reach]
+    nodes = {end for _, end in reach}
+figure, axis = plt.subplots(figsize=(9, 3.4))
+axis.add_collection(LineCollection(lines, linewidths=0.5))
+axis.autoscale()
+names = ["input"] + [f"block {i}, dilation {d}" for i, d in enumerate(dilations)]
+axis.set(xlabel="frames before and after", yticks=range(len(names)), yticklabels=names)
+axis.set_title(f"one output frame sees {len(nodes)} input frames after one series")
+plt.show()
+
+
+# %%
+def receptive_field(network):
+    """Frames, and seconds of sound, that one frame after all blocks sees through the convolutions."""
+    c = network.config
+    frames = 1 + (c["kernel_size"] - 1) * sum(c["dilations"]) * c["repeats"]
+    return frames, ((frames - 1) * c["frame_step"] + c["frame_length"]) / rate
+
+
+assert len(nodes) == 1 + 2 * sum(dilations), "each block widens the view by d frames on either side"
+for name, network in {"original": paper, "here": separator}.items():
+    print(f"{name:>8}: {len(network.blocks)} blocks, receptive field {receptive_field(network)[0]:,} frames, "
+          f"{receptive_field(network)[1]:.2f} s")  # fmt: skip
+
+# %% [markdown]
+# This is the **receptive field**: the stretch of sound that can influence one frame through the convolutions. The
+# normalisation reaches further still: its mean and variance are taken over the whole clip (exercise 2 tries it).
+#
+# ## 6 · Masks
+#
+# After the last block a dense layer with a **sigmoid** (a smooth squeeze into 0…1) gives one number for each frame,
+# channel and basis function: the **masks**. A mask times the coefficients is what a channel gets.
+#
+# **Question.** Must the masks of the channels sum to one?
+
+# %%
+for block in separator.blocks:
+    x = block(x)
+sources, num_basis = separator.config["num_sources"], separator.config["num_basis"]
+masks = to_numpy(separator.masks(x)).reshape(1, -1, sources, num_basis)
+total = masks.sum(axis=2)
+print(f"masks {masks.shape} (clips, frames, channels, basis), from {masks.min():.3f} to {masks.max():.3f}")
+print(f"their sum over channels goes from {total.min():.3f} to {total.max():.3f}")
+assert 0 <= masks.min() and masks.max() <= 1, "a sigmoid's range"
+shown = {f"mask of channel {m + 1}": masks[0, :, m][:, order] for m in range(sources)}
+look(shown | {"sum of the masks": total[0][:, order]}, "basis function")
+
+# %% [markdown]
+# They need not: each mask is squeezed by itself. What the masks fail to share out is put right at the very end, on the
+# waveforms.
+#
+# ## 7 · Decoder and overlap-add
+#
+# The masked coefficients go back to sound. The **decoder** is a dense layer, the same for all channels: each
+# coefficient adds its own pattern of `frame_length` samples. The frames then return to their places in time, and where
+# they overlap they are added: **overlap-add**.
+
+# %%
+masked = (masks * coefficients[:, :, None]).transpose(0, 2, 1, 3)  # (clips, channels, frames, basis)
+pieces = to_numpy(separator.decoder(masked))  # (clips, channels, frames, frame_length)
+estimates = np.zeros((1, sources, step * (n - 1) + length), "float32")
+for k in range(n):
+    estimates[:, :, k * step : k * step + length] += pieces[:, :, k]
+estimates = estimates[:, :, :samples]  # (clips, channels, samples)
+print(f"masked {masked.shape} → pieces {pieces.shape} → estimates {estimates.shape} (clips, channels, samples)")
+assert np.allclose(estimates, to_numpy(separator.overlap_add(pieces, samples)), atol=1e-3)
+
+# %% [markdown]
+# ## 8 · Mixture consistency
+#
+# Nothing so far makes the channels add up to the mixture. The last step does. What is **missing**, mixture minus the
+# sum of the estimates, is computed sample by sample and shared out among the channels, by weights that sum to one.
+# With numbers small enough to follow:
+
+# %%
+toy_mixture = np.array([1.0, -2.0, 3.0, 0.0])
+toy_estimates = np.array([[0.5, -0.5, 1.0, 0.5], [0.25, -0.5, 2.5, 0.0]])
+toy_weights = np.array([0.25, 0.75])
+missing = toy_mixture - toy_estimates.sum(axis=0)
+toy_channels = toy_estimates + toy_weights[:, None] * missing
+shown = {"mixture": toy_mixture, "estimate 1": toy_estimates[0], "estimate 2": toy_estimates[1], "missing": missing,
+         "channel 1 = estimate 1 + ¼ missing": toy_channels[0], "channel 2 = estimate 2 + ¾ missing": toy_channels[1],
+         "sum of the channels": toy_channels.sum(axis=0)}  # fmt: skip
+rows = [{"what": name, **{str(t): float(v) for t, v in enumerate(values)}} for name, values in shown.items()]
+notebook.table(rows, {"what": "sample"} | {str(t): str(t) for t in range(4)})
+assert np.allclose(toy_channels.sum(axis=0), toy_mixture)
+
+# %% [markdown]
+# In the network the weights come from the features: mean over time, a small dense layer, and a *softmax* (positive
+# numbers that sum to one). **Question.** How well do the raw estimates sum to the mixture, and how well the channels?
+
+# %%
+logits = to_numpy(separator.weighting(ops.mean(x, axis=1)))  # (clips, channels)
+share = np.exp(logits) / np.exp(logits).sum(axis=-1, keepdims=True)
+missing = mixture - estimates.sum(axis=1)  # (clips, samples)
+channels = estimates + share[:, :, None] * missing[:, None]
+error = np.abs(mixture - channels.sum(axis=1)).max()
+level = 10 * np.log10(np.sum(missing**2) / np.sum(mixture**2))
+print(f"weights {share[0].round(3)}; what was missing has {level:+.1f} dB relative to the mixture's energy")
+print(f"largest difference between mixture and sum of the channels: {error:.1e}")
+assert error < 1e-4, "the channels sum to the mixture"
+
+# %% [markdown]
+# And that was the whole network. If we did it right, calling it gives exactly our channels:
+
+# %%
+called = to_numpy(separator(mixture))  # (clips, channels, samples)
+print(f"separator(mixture) → {called.shape} (clips, channels, samples)")
+assert np.allclose(called, channels, atol=1e-3), "every step by hand = one call"
+assert np.allclose(called.sum(axis=1), mixture, atol=1e-4), "the channels sum to the mixture"
+
+# %% [markdown]
+# **Question, before you press play.** The network has learned nothing. Will its channels be noise, the mixture, or
+# something else?
+#
+# Write the channel out: with M = 2, estimates $s_1, s_2$ and weights $w_1 + w_2 = 1$, channel 1 is
+# $w_1 \cdot \text{mixture} + (1 - w_1)\, s_1 - w_1\, s_2$. A softer copy of the mixture, plus a coloured difference that
+# the other channel gets with the opposite sign. Remember this sound: it is processor **N** of the paper, step 0 of training.
+
+# %%
+notebook.listen(
+    {"mixture": scene.mixture} | {f"untrained, channel {m + 1}": called[0, m] for m in range(sources)}, rate
+)
+for m in range(sources):
+    alike = np.corrcoef(called[0, m], scene.mixture)[0, 1]
+    loud = 10 * np.log10(np.sum(called[0, m] ** 2) / np.sum(scene.mixture**2))
+    print(f"channel {m + 1}: correlation with the mixture {alike:+.3f}, energy {loud:+.1f} dB relative to it")
+
+# %% [markdown]
+# ## 9 · A trap: who else is in the batch?
+#
+# Networks are fed several clips at once. A normalisation that takes its statistics over the batch too would make a clip's channels depend
+# on the clips that happen to sit beside it. We keep separated channels on disk and use them for weeks: they must
+# depend on their clip alone.
+#
+# **Question.** We separate our scene beside another scene, beside silence, and beside itself ten times louder. How
+# much do its channels change? And the same coefficients normalised over clips *and* time, for comparison?
+
+
+# %%
+def changes(mate):
+    """Largest change of our scene beside `mate` (samples,): its channels, and features normalised over the batch."""
+    pair = np.stack([scene.mixture, mate])  # (2, samples)
+    channels = to_numpy(separator(pair))[0]
+    both = to_numpy(separator.encoder(separator.frame(pair)))  # (2, frames, basis)
+    batch = (both - both.mean(axis=(0, 1))) / np.sqrt(both.var(axis=(0, 1)) + epsilon)
+    alone = (both[0] - both[0].mean(axis=0)) / np.sqrt(both[0].var(axis=0) + epsilon)
+    return {"ours": float(np.abs(channels - called[0]).max()), "batch": float(np.abs(batch[0] - alone).max())}
+
+
+mates = {"another scene": test[(number + 1) % len(test)].mixture, "silence": 0 * scene.mixture, "itself, louder": 10 * scene.mixture}
+rows = [{"mate": name} | changes(mate) for name, mate in mates.items()]
+columns = {"mate": "beside", "ours": "change of our channels", "batch": "change, were the norm over the batch"}
+notebook.table(rows, columns)
+assert max(row["ours"] for row in rows) < 1e-4, "a clip does not depend on its batch-mates"
+assert min(row["batch"] for row in rows) > 1e-2, "with statistics over the batch it would"
+
+# %% [markdown]
+# ## 10 · Counting parameters
+#
+# **Question.** Where do most of the parameters sit: in the basis, in the blocks, or in the masks?
+
+
+# %%
+def parts(network):
+    """Parameters of each part of a separator, counted by Keras."""
+    single = ("encoder", "initial", "masks", "decoder", "weighting")
+    counts = {name: getattr(network, name).count_params() for name in single}
+    return counts | {"blocks": sum(block.count_params() for block in network.blocks), "total": network.count_params()}
+
+
+rows = [{"part": k, "paper": f"{v:,}", "here": f"{parts(separator)[k]:,}"} for k, v in parts(paper).items()]
+notebook.table(rows, {"part": "part", "paper": "original", "here": f"profile {PROFILE}"})
+
+
+# %% [markdown]
+# And by hand, from the sizes alone, to see that we know every layer:
+
+
+# %%
+def count(c):
+    """Parameters of a TDCN++ without long skips, from its sizes."""
+    b, h, basis, frame, m = (c[k] for k in ("bottleneck", "hidden", "num_basis", "frame_length", "num_sources"))
+    prelu_norm = 1 + 2  # slope; gamma and beta
+    up, down = b * h + 1, h * b + 1  # no bias, one scale
+    block = up + prelu_norm + (c["kernel_size"] + 1) * h + prelu_norm + down
+    blocks = len(c["dilations"]) * c["repeats"] * block
+    return frame * basis + (basis * b + b + 1) + blocks + b * m * basis + basis * frame + b * m
+
+
+for name, network in {"original": paper, "here": separator}.items():
+    print(f"{name:>8}: {network.count_params():,} parameters; by hand {count(network.config):,}")
+    assert network.count_params() == count(network.config), "every parameter accounted for"
+
+# %%
+recorded = course.record(
+    "02",
+    parameters=separator.count_params(),
+    parameters_paper=paper.count_params(),
+    receptive_field_seconds=receptive_field(separator)[1],
+    receptive_field_seconds_paper=receptive_field(paper)[1],
+    consistency_error=float(error),
+    batch_mates_change=max(change["ours"] for change in map(changes, mates.values())),
+)
+recorded
+
+# %% [markdown]
+# ## Recap
+#
+# | idea | in the paper | in the code |
+# |---|---|---|
+# | frames, learned basis with ReLU | "TDCN++, similar to Conv-TasNet" (slides); windows of 2.5 ms in the public release | `TDCNPlusPlus.frame`, `.encoder` |
+# | blocks: dense up, PReLU, norm over time, dilated convolution, dense down × 0.9^b, residual | 4 × 8 blocks in the public release | `TDCNBlock` |
+# | wide receptive field by doubling dilations | 1, 2, 4 … 128 | `dilations`, `repeats` |
+# | sigmoid masks, decoder, overlap-add | M = 2 channels | `.masks`, `.decoder`, `.overlap_add` |
+# | channels sum to the mixture | mixture consistency | `mixture_consistency` |
+# | untrained network = processor N | N (step 0) | `course.snapshots()[0]["N"]` |
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** Keras has `keras.layers.DepthwiseConv1D`. Which arguments make it equal to our dilated convolution? Show it.
+
+# %% tags=["solution"]
+ours = separator.blocks[2].convolution
+theirs = keras.layers.DepthwiseConv1D(3, padding="same", dilation_rate=ours.dilation)
+theirs.build(normed.shape)
+theirs.set_weights([to_numpy(ours.kernel), to_numpy(ours.bias)])
+difference = np.abs(to_numpy(theirs(normed)) - convolved).max()
+print(f"largest difference {difference:.1e}")
+assert difference < 1e-3
+
+# %% [markdown]
+# **2.** Put a click at the very end of the clip. It is out of reach of the convolutions for the first frames, at
+# these sizes. Do the channels at the beginning change all the same? Why?
+
+# %% tags=["solution"]
+clicked = mixture.copy()
+clicked[0, -1] += 0.9
+reach = receptive_field(separator)[1] / 2
+moved = np.abs(to_numpy(separator(clicked)) - called)[0, :, : rate // 10].max()
+print(f"the convolutions reach {reach:.2f} s to either side, the click is {samples / rate:g} s away")
+print(f"largest change in the first 0.1 s: {moved:.1e}")
+# They may, slightly: the click changes mean and variance of the normalisations, and the weights of mixture
+# consistency, all of which are taken over the whole clip. Hence we separate whole clips and cut afterwards.
+
+# %% [markdown]
+# **3.** How much does each block add, relative to what it is given? Draw it, with $0.9^b$ beside it.
+
+# %% tags=["solution"]
+y, added = separator.initial(coefficients), []
+for block in separator.blocks:
+    after = block(y)
+    added.append(float(ops.std(after - y) / ops.std(y)))
+    y = after
+figure, axis = plt.subplots(figsize=(6, 2.6))
+axis.plot(added, marker="o", label="size of what the block adds / size of its input")
+axis.plot([0.9**b for b in range(len(added))], linestyle="--", label="$0.9^b$")
+axis.set(xlabel="block", ylabel="ratio", ylim=(0, None))
+axis.legend()
+plt.show()
+
+# %% [markdown]
+# ## What to read next
+#
+# - Luo and Mesgarani, *Conv-TasNet*, 2019: learned basis, masks and dilated blocks, for speech.
+# - Kavalerov et al., *Universal Sound Separation*, 2019: TDCN++ for sounds of any kind.
+# - Wisdom et al., *Differentiable Consistency Constraints for Improved Deep Speech Enhancement*, 2019: mixture consistency.
+#
+# Next: [03 · Train the separator](03_train_the_separator.ipynb), without a single isolated sound to learn from.
