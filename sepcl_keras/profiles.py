@@ -48,7 +48,8 @@ PROFILES = {
             name="smoke",
             events_per_class=dict(train=4, validation=2, test=3),
             scenes=dict(train=64, validation=32, test=48),
-            separator=_SMALL_SEPARATOR | dict(num_basis=64, bottleneck=32, hidden=64, repeats=1),
+            separator=_SMALL_SEPARATOR
+            | dict(frame_length=64, frame_step=32, num_basis=64, bottleneck=32, hidden=64, repeats=1),
             separator_seconds=1.0,
             separator_batch=8,
             snapshot_steps=dict(N=0, F=3, S1=8, S2=20),

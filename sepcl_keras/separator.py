@@ -217,6 +217,29 @@ class TDCNPlusPlus(keras.Model):
         return frames * c["frame_step"]
 
 
+def start_from_mdct(separator):
+    """Sets the untrained basis of a `TDCNPlusPlus` to cosines that rebuild any signal, instead of random numbers.
+
+    Each cosine of the modified discrete cosine transform stands twice, with both signs, because the encoder's ReLU
+    keeps one; the decoder is the transpose, and overlapping frames add up to the input. Training goes on from there.
+    The original starts from random numbers and spends its first thousands of steps on finding such a basis.
+
+    The basis has as many functions as a frame has samples, and frames overlap by half; anything else is refused.
+    """
+    length, step = separator.config["frame_length"], separator.config["frame_step"]
+    if separator.config["num_basis"] != length or length != 2 * step:
+        raise BadInput(
+            f"start_from_mdct: {separator.config['num_basis']} basis functions on frames of {length} samples every "
+            f"{step}; expected as many functions as samples, and half as many between frames."
+        )
+    sample, band = np.arange(length)[:, None] + 0.5, np.arange(step) + 0.5
+    window = np.sin(np.pi * sample / length) * np.sqrt(2 / step)
+    cosines = window * np.cos(np.pi / step * (sample + step / 2) * band)  # (samples, bands)
+    kernel = np.concatenate([cosines, -cosines], axis=1)
+    separator.encoder.kernel.assign(kernel)
+    separator.decoder.kernel.assign(kernel.T)
+
+
 def _google_names(separator):
     """The original's variable name → our variable."""
     names = {}

@@ -9,7 +9,7 @@ from sepcl_keras.backend import compile_with_xla, make_repeatable
 from sepcl_keras.encoder import CNN14, CoincidenceHead, SimilarityHead
 from sepcl_keras.features import PATCH_FRAMES
 from sepcl_keras.losses import Coincidence, MixIT, NTXent
-from sepcl_keras.separator import TDCNPlusPlus
+from sepcl_keras.separator import TDCNPlusPlus, start_from_mdct
 
 STEPS_IN_EPOCH = 25  # at most: an epoch here is what one line of progress reports
 
@@ -201,6 +201,7 @@ def train_separator(mixtures, profile, seed, folder):
     make_repeatable(seed)
     separator = TDCNPlusPlus(**profile.separator)
     separator.build((None, None))
+    start_from_mdct(separator)
     crop = round(profile.separator_seconds * profile.sample_rate)
     snapshots = Snapshots(separator, profile.snapshot_steps, folder)
     return fit(

@@ -78,7 +78,7 @@ def test_rows_are_the_slides_tables():
     rows = read_rows()
     table_4 = [row for row in rows.values() if row.table == 4]
     assert len(table_4) == 14 and len(rows) == 17
-    assert course_module.MAIN_ROW == max(rows.values(), key=lambda row: row.slides).row
+    assert max(rows.values(), key=lambda row: row.slides).row == course_module.MAIN_ROW
     assert sum(row.tutorial for row in rows.values()) >= 4
     for row in table_4:  # a row's name says what is in it
         assert row.processors == tuple(row.row.replace(" joint", "").split("∨"))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sepcl_keras.files import BadInput
-from sepcl_keras.separator import TDCNPlusPlus, load_google_weights, mixture_consistency
+from sepcl_keras.separator import TDCNPlusPlus, load_google_weights, mixture_consistency, start_from_mdct
 
 SMALL = dict(num_basis=16, frame_length=8, frame_step=4, bottleneck=8, hidden=12, dilations=(1, 2), repeats=2)
 
@@ -97,6 +97,24 @@ def test_saved_and_loaded_it_separates_the_same(tmp_path, in_a_fresh_process):
         keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(separator)).config == separator.config
     )
     np.testing.assert_allclose(in_a_fresh_process(tmp_path / "separator.keras", mixture), channels, atol=1e-6)
+
+
+def test_the_starting_basis_rebuilds_any_signal_and_tells_pitches_apart():
+    separator = TDCNPlusPlus(2, num_basis=64, frame_length=64, frame_step=32, bottleneck=8, hidden=8, repeats=1)
+    separator.build((None, None))
+    start_from_mdct(separator)
+    signal = np.random.default_rng(0).standard_normal((1, 640)).astype("float32")
+    coefficients = separator.encoder(separator.frame(signal))
+    frames = separator.decoder(coefficients)[:, None]  # (clips, 1, frames, frame_length)
+    separator.config["num_sources"] = 1
+    rebuilt = np.asarray(separator.overlap_add(frames, 640))[0, 0]
+    np.testing.assert_allclose(rebuilt[32:-32], signal[0, 32:-32], atol=1e-5)  # the ends lie in one frame only
+    tone = np.sin(2 * np.pi * 3_000 * np.arange(640) / 16_000).astype("float32")[None]
+    energy = np.square(separator.encoder(separator.frame(tone))).sum(axis=(0, 1))
+    bands = energy[:32] + energy[32:]
+    assert bands.argmax() == pytest.approx(3_000 / 250 - 0.5, abs=1)  # 32 bands of 250 Hz
+    with pytest.raises(BadInput, match="16 basis functions on frames of 8 samples every 4"):
+        start_from_mdct(TDCNPlusPlus(2, **SMALL))
 
 
 def test_what_does_not_fit_is_refused_by_name():
