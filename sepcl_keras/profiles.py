@@ -19,7 +19,7 @@ class Profile:
     separator: dict = dataclasses.field(default_factory=dict)  # keywords of TDCNPlusPlus
     separator_seconds: float = 2.0  # length of the crops that are mixed
     separator_batch: int = 16  # crops in a batch; half as many mixtures of mixtures
-    separator_learning_rate: float = 1e-3
+    separator_learning_rate: float = 2e-3
     snapshot_steps: dict = dataclasses.field(default_factory=dict)  # N, F, S1, S2 → step; S2 is the last
     # encoder
     width: int = 16
@@ -38,7 +38,8 @@ class Profile:
         return round(self.clip_seconds * self.sample_rate)
 
 
-# The window is longer than the paper's 2.5 ms: with 128 samples a step there are six times fewer frames to compute.
+# The window is longer than the paper's 2.5 ms: with 128 samples a step there are six times fewer frames to compute, and
+# 256 cosines tell pitches apart from the first step on.
 _SMALL_SEPARATOR = dict(frame_length=256, frame_step=128, dilations=(1, 2, 4, 8, 16, 32, 64), repeats=2)
 
 PROFILES = {
@@ -65,9 +66,9 @@ PROFILES = {
         Profile(
             name="tiny",
             events_per_class=dict(train=40, validation=12, test=20),
-            scenes=dict(train=1200, validation=240, test=400),
+            scenes=dict(train=1500, validation=240, test=400),
             separator=_SMALL_SEPARATOR | dict(num_basis=256, bottleneck=96, hidden=192),
-            snapshot_steps=dict(N=0, F=20, S1=150, S2=900),
+            snapshot_steps=dict(N=0, F=20, S1=150, S2=1100),
         ),
     )
 }

@@ -1,0 +1,143 @@
+"""The runner of notebooks: wrong values refused before anything runs, failures named, results in one table."""
+
+import importlib.util
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient.exceptions import DeadKernelError
+
+FILE = Path(__file__).resolve().parents[1] / "notebooks" / "run.py"
+PARAMETERS = 'PROFILE = "tiny"\nDATA = "made"\nSEED = 0\nOUT = None'
+RECORD = """\
+import json, pathlib
+folder = pathlib.Path(OUT, PROFILE, DATA, f"seed{SEED}", "results")
+folder.mkdir(parents=True)
+scores = {"d_prime": 1.0, "qbe": 0.75, "qbe_chance": 0.125}
+rows = [
+    {"row": "untrained", "map": 0.25, "map_spread": None, "slides": None, **scores},
+    {"row": "S2∨N", "map": 0.5, "map_spread": 0.031, "slides": 0.297, **scores},
+]
+(folder / "10.json").write_text(json.dumps({"results": {"table": rows}}))
+print("epoch 3, loss 0.125")"""
+
+
+@pytest.fixture(scope="module")
+def run():
+    spec = importlib.util.spec_from_file_location("notebooks_run", FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def write(folder, name, *cells, parameters=PARAMETERS):
+    """Writes a notebook of code cells, the first tagged `parameters`."""
+    code = [nbformat.v4.new_code_cell(parameters, metadata={"tags": ["parameters"]})]
+    code += [nbformat.v4.new_code_cell(cell) for cell in cells]
+    kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
+    nbformat.write(nbformat.v4.new_notebook(cells=code, metadata=kernel), folder / name)
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder with notebooks 00 and 10: the first leaves a mark when it runs, the second records a table."""
+    folder = tmp_path / "notebooks"
+    folder.mkdir()
+    write(folder, "00_first.ipynb", 'open("was_executed", "w").close()')
+    write(folder, "10_last.ipynb", RECORD)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--profile", "huge", "smoke, tiny"),
+        ("--data", "nowhere", "made"),
+        ("--seed", "-1", "zero or more"),
+        ("--seed", "1.5", "zero or more"),
+        ("--from", "07", "00, 10"),
+        ("--from", "last", "00, 10"),
+    ],
+)
+def test_wrong_value_is_refused_at_once_in_one_sentence(run, folder, capsys, option, value, expected):
+    arguments = {"--profile": "smoke", "--out": str(folder.parent / "out")} | {option: value}
+    assert run.main([word for pair in arguments.items() for word in pair], folder) == 2
+    captured = capsys.readouterr()
+    assert value in captured.err and expected in captured.err
+    assert captured.err.count("\n") == 1 and captured.err.endswith(".\n")
+    assert captured.out == "" and not (folder / "was_executed").exists() and not (folder.parent / "out").exists()
+
+
+def test_folder_without_the_metadata_of_esc50_is_refused(run, folder, tmp_path, capsys):
+    assert run.main(["--profile", "smoke", "--data", str(tmp_path)], folder) == 2
+    captured = capsys.readouterr()
+    assert "esc50.csv" in captured.err and captured.err.count("\n") == 1
+
+
+def test_notebook_without_all_parameters_is_refused_before_the_others_run(run, folder, capsys):
+    write(folder, "05_other.ipynb", parameters='PROFILE = "tiny"\nDATA = "made"\nSEEDS = 0')
+    assert run.main(["--profile", "smoke"], folder) == 2
+    error = capsys.readouterr().err
+    assert "05_other.ipynb" in error and "OUT, SEED" in error and "DATA" not in error
+    assert not (folder / "was_executed").exists()
+
+
+def test_notebooks_are_executed_from_the_given_one_and_the_table_is_printed(run, folder, tmp_path, capsys):
+    arguments = ["--profile", "smoke", "--seed", "3", "--from", "10", "--out", str(tmp_path / "out")]
+    assert run.main(arguments, folder) == 0
+    captured = capsys.readouterr()
+    assert "[1/1] 10_last" in captured.out and "[1/1] 00_first" not in captured.out
+    assert not (folder / "was_executed").exists()
+
+    kept = tmp_path / "out" / "smoke" / "made" / "seed3" / "notebooks"
+    assert [path.name for path in kept.iterdir()] == ["10_last.ipynb"]
+    cells = nbformat.read(kept / "10_last.ipynb", as_version=4).cells
+    assert "epoch 3, loss 0.125" in cells[-1].outputs[0].text
+    assert not nbformat.read(folder / "10_last.ipynb", as_version=4).cells[-1].outputs  # the original stays clean
+
+    table = captured.out.splitlines()[-3:]
+    assert [line.split()[0] for line in table] == ["encoder", "untrained", "S2∨N"]
+    assert table[1].split()[1:3] == ["0.250", "–"] and table[2].split()[1:3] == ["0.500", "0.031"]
+    assert "0.297" in table[2] and table[1].rstrip().endswith("–")
+    assert len({len(line) for line in table}) == 1
+    assert "10 " in next(line for line in captured.out.splitlines() if line.startswith("seconds a notebook"))
+
+
+def test_failure_names_notebook_cell_reason_and_how_to_go_on(run, folder, tmp_path, capsys):
+    write(folder, "05_bad.ipynb", 'class BadInput(ValueError): pass\nraise BadInput("x.wav: expected sound.")')
+    arguments = ["--profile", "smoke", "--from", "5", "--out", str(tmp_path / "out")]
+    assert run.main(arguments, folder) == 1
+    captured = capsys.readouterr()
+    lines = captured.err.strip().splitlines()
+    assert "05_bad, cell In [3]: x.wav: expected sound." in lines  # parameters, injected parameters, then this cell
+    assert lines[-1] == "Go on from here with: make tutorial FROM=05 PROFILE=smoke DATA=made SEED=0"
+    assert "Traceback" not in captured.err and "10_last" not in captured.out
+
+    kept = tmp_path / "out" / "smoke" / "made" / "seed0" / "notebooks"
+    assert [path.name for path in kept.iterdir()] == ["05_bad.unfinished.ipynb"]
+    assert str(kept / "05_bad.unfinished.ipynb") in captured.err
+
+
+def test_a_dead_kernel_is_explained(run, folder, tmp_path, capsys, monkeypatch):
+    def die(*arguments, **options):
+        raise DeadKernelError("Kernel died")
+
+    monkeypatch.setattr(run.papermill, "execute_notebook", die)
+    assert run.main(["--profile", "smoke", "--out", str(tmp_path / "out")], folder) == 1
+    captured = capsys.readouterr()
+    assert "00_first, its kernel died" in captured.err and "Traceback" not in captured.err
+
+
+def test_other_errors_keep_their_name(run):
+    error = run.PapermillExecutionError(
+        cell_index=4, exec_count=2, source="1 / 0", ename="ZeroDivisionError", evalue="division by zero", traceback=[]
+    )
+    assert run.explain(error) == "cell In [2]: ZeroDivisionError: division by zero"
+
+
+def test_table_is_aligned_and_shows_missing_values_as_a_dash(run):
+    rows = [{"row": "log-mel statistics", "map": 0.5}, {"row": "N", "map": 0.25, "slides": 0.286}]
+    lines = run.table(rows).splitlines()
+    assert len(lines) == 3 and len({len(line) for line in lines}) == 1
+    assert lines[1].split()[:4] == ["log-mel", "statistics", "0.500", "–"]
+    assert lines[2].split()[-1] == "0.286"

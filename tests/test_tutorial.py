@@ -1,0 +1,81 @@
+"""The tutorial at the tiny profile, from nothing: its numbers against the recorded ones, and the claims that matter.
+
+Its first losses are held tightly; what comes after hundreds of steps differs a little between machines, so final
+metrics are held by three times their spread over seeds.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import keras
+import numpy as np
+import pytest
+from record_baseline import FOLDER, collect
+
+from sepcl_keras.files import ROOT, read_json
+from sepcl_keras.profiles import get_profile
+from sepcl_keras.scenes import Scenes, open_bank
+
+PROFILE = "tiny"
+BASELINE = read_json(FOLDER / f"{PROFILE}.json")
+OUT = ROOT / "artifacts" / "test"
+RUN = OUT / PROFILE / "made" / "seed0"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def tutorial():
+    """Executes all notebooks; what they print goes to the screen (pytest -s)."""
+    shutil.rmtree(RUN, ignore_errors=True)
+    command = [sys.executable, str(ROOT / "notebooks" / "run.py"), "--profile", PROFILE, "--out", str(OUT)]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
+
+
+pytestmark = pytest.mark.timeout(2400)
+
+
+@pytest.mark.parametrize("notebook", BASELINE["first_losses"])
+def test_first_losses_are_the_recorded_ones(notebook):
+    losses, _ = collect(RUN)
+    np.testing.assert_allclose(losses[notebook], BASELINE["first_losses"][notebook], rtol=1e-3)
+
+
+def test_final_metrics_are_within_the_spread_over_seeds():
+    _, metrics = collect(RUN)
+    missed = []
+    for path, (recorded, *others) in BASELINE["metrics"].items():
+        tolerance = 3 * np.std([recorded, *others], ddof=1) + 1e-3 * abs(recorded)
+        if abs(metrics[path] - recorded) > tolerance:
+            missed.append(f"{path}: {metrics[path]:.4f}, recorded {recorded:.4f} ± {tolerance:.4f}")
+    assert not missed, "\n".join(missed)
+
+
+def test_trained_beats_untrained_beats_chance():
+    rows = {row["row"]: row for row in read_json(RUN / "results" / "10.json")["results"]["table"]}
+    evaluated = read_json(RUN / "results" / "08.json")["results"]["rows"]
+    ours, untrained, supervised = (evaluated[name]["map"] for name in ("ours", "untrained", "supervised"))
+    assert supervised > ours > untrained + 0.01, evaluated
+    assert untrained > evaluated["ours"]["chance"] + 0.1
+    for row in rows.values():
+        assert row["qbe"] > row["qbe_chance"], row
+
+
+def test_the_separator_separates_and_keeps_the_mixture():
+    separation = read_json(RUN / "results" / "03.json")["results"]
+    assert separation["sisnri_median"] > 1.0 > separation["sisnri_untrained"]
+    profile = get_profile(PROFILE)
+    mixtures = Scenes(open_bank("made", profile), "test", 4).mixtures(progress=False)
+    for name in profile.snapshot_steps:
+        separator = keras.saving.load_model(RUN / "separator" / f"{name}.keras")
+        channels = np.asarray(separator(mixtures))
+        assert channels.shape[:2] == (4, 2)
+        np.testing.assert_allclose(channels.sum(axis=1), mixtures, atol=1e-5)
+
+
+def test_every_notebook_left_an_executed_copy_without_errors():
+    executed = sorted((RUN / "notebooks").glob("*.ipynb"))
+    assert [path.name for path in executed] == [p.name for p in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))]
+    for path in executed:
+        outputs = [output for cell in read_json(path)["cells"] for output in cell.get("outputs", [])]
+        assert not [output for output in outputs if output["output_type"] == "error"], path.name
