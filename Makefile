@@ -1,9 +1,9 @@
 # The course by make. Everything below is plain pip, jupyter, papermill and pytest; the README spells it out without make.
 
-PROFILE ?= tiny
-DATA ?= made
-SEED ?= 0
-FROM ?= 00
+PROFILE = tiny
+DATA = made
+SEED = 0
+FROM = 00
 
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3

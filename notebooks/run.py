@@ -8,13 +8,16 @@ import contextlib
 import logging
 import os
 import resource
+import shlex
 import sys
 import time
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import nbformat
 import papermill
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from sepcl_keras.course import Course
@@ -64,10 +67,28 @@ def execute(path, target, parameters, folder):
     with contextlib.suppress(FileNotFoundError):
         target.unlink()
     papermill.execute_notebook(
-        path, part, parameters, cwd=str(folder), kernel_name="python3", log_output=True, progress_bar=True
+        path, part, parameters, cwd=str(folder), kernel_name="python3", log_output=True, progress_bar=False
     )
     part.replace(target)
     return time.perf_counter() - began
+
+
+def explain(error):
+    """Where in a notebook and why it failed, in one sentence."""
+    if isinstance(error, DeadKernelError):
+        return "its kernel died, most often because memory ran out."
+    reason = error.evalue if error.ename == "BadInput" else f"{error.ename}: {error.evalue}"
+    return f"cell In [{error.exec_count}]: {reason}"
+
+
+def show_progress():
+    """Sends papermill's log to the screen: which cell runs, and what it prints, such as epochs with their losses."""
+    logger, handler = logging.getLogger("papermill"), logging.StreamHandler(sys.stdout)
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.addFilter(lambda entry: entry.funcName not in ("execute_notebook", "complete", "parameterize_path"))
+    handler.addFilter(lambda entry: not entry.getMessage().startswith("Ending Cell"))
+    logger.handlers, logger.propagate = [handler], False
+    logger.setLevel(logging.INFO)
 
 
 def table(rows):
@@ -91,17 +112,19 @@ def main(arguments=None, folder=HERE):
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stdout)
-    logging.getLogger("papermill").setLevel(logging.INFO)
+    show_progress()
     began, seconds = time.perf_counter(), {}
     for index, path in enumerate(notebooks, start=1):
-        print(f"\n[{index}/{len(notebooks)}] {path.stem}", flush=True)
+        cells = len(nbformat.read(path, as_version=4).cells)
+        print(f"\n[{index}/{len(notebooks)}] {path.stem}, {cells} cells", flush=True)
         target = course.folder / "notebooks" / path.name
         try:
             seconds[path.stem] = execute(path, target, parameters, folder)
-        except PapermillExecutionError as error:
-            print(f"\n{path.stem}, cell {error.cell_index}: {error.ename}: {error.evalue}", file=sys.stderr)
-            print(f"Go on from here with: make tutorial FROM={path.name[:2]}", file=sys.stderr)
+        except (PapermillExecutionError, DeadKernelError) as error:
+            print(f"\n{path.stem}, {explain(error)}", file=sys.stderr)
+            print(f"What it did so far is in {target.with_name(f'{path.stem}.unfinished.ipynb')}", file=sys.stderr)
+            values = " ".join(f"{name}={shlex.quote(str(parameters[name]))}" for name in ("PROFILE", "DATA", "SEED"))
+            print(f"Go on from here with: make tutorial FROM={path.name[:2]} {values}", file=sys.stderr)
             return 1
     total, memory = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     print("\nseconds a notebook: " + ", ".join(f"{name[:2]} {value:.0f}" for name, value in seconds.items()))

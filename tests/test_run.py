@@ -1,6 +1,7 @@
 """The runner of notebooks: wrong values refused before anything runs, failures named, results in one table."""
 
 import importlib.util
+import logging
 from pathlib import Path
 
 import nbformat
@@ -28,6 +29,14 @@ def run():
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(autouse=True)
+def _papermill_log(monkeypatch):
+    """Takes the runner's log handler away after each test: it holds that test's captured screen, closed by then."""
+    logger = logging.getLogger("papermill")
+    for name in ("handlers", "propagate", "level"):
+        monkeypatch.setattr(logger, name, getattr(logger, name))
 
 
 def write(folder, name, *cells, parameters=PARAMETERS):
