@@ -16,9 +16,10 @@ QUIET = -40.0  # dB under the mixture: below this a channel is taken for silence
 
 def separate(separator, mixtures, batch_size=16):
     """Channels (clips, sources, samples) of mixtures (clips, samples), in batches, whole clips at once."""
-    separate_batch = inference(separator)
-    starts = range(0, len(mixtures), batch_size)
-    return np.concatenate([separate_batch(mixtures[start : start + batch_size]) for start in starts])
+    separate_batch, number = inference(separator), len(mixtures)
+    padded = np.pad(mixtures, ((0, -number % batch_size), (0, 0)))  # one shape of batch: compiled once
+    starts = range(0, number, batch_size)
+    return np.concatenate([separate_batch(padded[start : start + batch_size]) for start in starts])[:number]
 
 
 class Views:

@@ -214,7 +214,7 @@ class TDCNPlusPlus(keras.Model):
         """Samples of the mixture that one frame sees through the convolutions (the normalisation sees the clip)."""
         c = self.config
         frames = 1 + (c["kernel_size"] - 1) * sum(c["dilations"]) * c["repeats"]
-        return frames * c["frame_step"]
+        return (frames - 1) * c["frame_step"] + c["frame_length"]
 
 
 def start_from_mdct(separator):

@@ -50,7 +50,7 @@ def test_has_the_papers_size(sources, long_skips, parameters):
     separator = TDCNPlusPlus(sources, long_skips=long_skips)
     separator.build((None, 16_000))
     assert separator.count_params() == parameters
-    assert separator.receptive_field == 40_820
+    assert separator.receptive_field == 40_840
 
 
 @pytest.mark.parametrize("samples", [3, 8, 9, 101, 400])

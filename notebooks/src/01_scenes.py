@@ -80,14 +80,13 @@ print(f"{len(first)} classes; lengths from {min(map(len, first.values())) / rate
 def grid(sounds, columns=6, seconds=course.profile.clip_seconds):
     """Small log-mel pictures of many sounds, on one time axis and one colour scale."""
     pictures = [log_mel(waveform) for waveform in sounds.values()]
-    low, high = min(p.min() for p in pictures), max(p.max() for p in pictures)
+    look = {"vmin": np.log(0.01), "vmax": 4, "cmap": "magma", "origin": "lower", "aspect": "auto"}  # silence to loud
     rows = -(-len(pictures) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(11, 1.7 * rows + 0.4), squeeze=False, sharex=True, sharey=True)
     for axis, title, picture in itertools.zip_longest(axes.flat, sounds, pictures):
         axis.set_visible(picture is not None)
         if picture is not None:
-            extent = (0, len(picture) * 0.01, 0, 64)  # a frame every 10 ms
-            image = axis.imshow(picture.T, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=low, vmax=high)
+            image = axis.imshow(picture.T, extent=(0, len(picture) * 0.01, 0, 64), **look)
             axis.set(title=title, xlim=(0, seconds))
     figure.supxlabel("time in s")
     figure.supylabel("mel band")
@@ -100,23 +99,23 @@ grid(first)
 notebook.players(first, rate)
 
 # %% [markdown]
-# All players share **one gain**, so what sounds quieter is quieter. The bank has brought every event to the same level
-# while it sounds; pauses do not count, so a single knock and a long rain are about equally loud.
+# All players share **one gain**, so what sounds quieter is quieter. The bank has brought every event to the same
+# level while it sounds; pauses do not count, so a single knock and a long rain are about equally loud.
 #
 # ## Variation inside a class
 #
 # **Question.** Below are several events of *one* class. Before you look: what do you expect to stay the same from one
-# to the next, and what to change? (Try another class by changing the number.)
+# to the next, and what to change? (Try another class: put its name into the first line.)
 
 # %%
-label = bank.classes[0]
+label = next(iter(first))
 several = {f"{label} {i}": bank.load(e) for i, e in enumerate(events[label][:6], start=1)}
 grid(several)
 notebook.players(several, rate)
 
 # %% [markdown]
-# Length, pitch, timbre and rhythm may all move; what the events share is *how the sound comes about*. How well would a
-# listener do who only knows **how much energy each mel band holds on average**, and nothing of the course in time?
+# Length, pitch, timbre and rhythm may all move; what the events share is *how the sound comes about*. How well would
+# a listener do who only knows **how much energy each mel band holds on average**, and nothing of the course in time?
 #
 # Take some events of every class, give each its mean log-mel, and ask for its nearest neighbour among the others.
 #
@@ -135,7 +134,8 @@ print(f"nearest neighbour by mean spectrum has the same class: {hits:.2f} of {le
 
 # %% [markdown]
 # Keep that number in mind. Whatever the average spectrum already tells, no training is needed for; the *rest*, which
-# lies in time and harmonics, is what an encoder has to learn. And these are events **alone**: in a scene they overlap.
+# lies in time and harmonics, is what an encoder has to learn. And these are events **alone**: in a scene they
+# overlap.
 #
 # ## Which sounds meet: places
 #
@@ -170,10 +170,10 @@ for a, b in never[:: max(1, len(never) // 4)][:4]:
 # %% [markdown]
 # ## A scene, before it sounds
 #
-# A scene is drawn in two steps. First a **plan**: a place, one to three classes that meet there, one event of each, and
-# for each event three random numbers (its level, its position, and what to cut should it be too long). Only when somebody
-# asks for the sound is the plan rendered. That is why `labels` cost nothing and why scene *i* is the same in every run:
-# it depends on the bank, the split and *i*, never on the seed of a training.
+# A scene is drawn in two steps. First a **plan**: a place, one to three classes that meet there, one event of each,
+# and for each event three random numbers (its level, its position, and what to cut should it be too long). Only when
+# somebody asks for the sound is the plan rendered. That is why `labels` cost nothing and why scene *i* is the same in
+# every run: it depends on the bank, the split and *i*, never on the seed of a training.
 
 # %%
 train = course.scenes["train"]
@@ -189,9 +189,9 @@ for event, (level, position, _) in zip(plan.events, plan.draws):
 # %% [markdown]
 # ## Mixing by hand
 #
-# What is left is arithmetic: scale, place, add. The drawn level 0…1 stands for a gain in **decibel** (dB, a logarithmic
-# scale on which −20 means a tenth of the amplitude); the drawn position says where between "at the very beginning" and
-# "ends with the scene" the event starts.
+# What is left is arithmetic: scale, place, add. The drawn level 0…1 stands for a gain in **decibel** (dB, a
+# logarithmic scale on which −20 means a tenth of the amplitude); the drawn position says where between "at the very
+# beginning" and "ends with the scene" the event starts.
 
 
 # %%
@@ -213,8 +213,8 @@ assert np.allclose(mix(plan), scene.sources, atol=1e-6), "mixing by hand differs
 print("sources (events, samples):", scene.sources.shape, "· mixture (samples,):", scene.mixture.shape)
 
 # %% [markdown]
-# The same scene from `Scenes`, with everything that evaluation will need: the sources, their labels and onsets, and the
-# recordings they are from. **Training never sees any of these**: it gets the mixture alone.
+# The same scene from `Scenes`, with everything that evaluation will need: the sources, their labels and onsets, and
+# the recordings they are from. **Training never sees any of these**: it gets the mixture alone.
 #
 # **Question.** Listen to the mixture first. How many events do you hear, and which? Then check.
 
@@ -233,9 +233,9 @@ axes[-1].set_xlabel("time in s")
 plt.show()
 
 # %% [markdown]
-# Sound adds: air pressure from two sources is the sum of both. So the sources must sum to the mixture, for every scene;
-# the separator of the next notebooks will have to keep this law. The same scenes let us check two more promises: no class
-# and no recording appears twice in a scene.
+# Sound adds: air pressure from two sources is the sum of both. So the sources must sum to the mixture, for every
+# scene; the separator of the next notebooks will have to keep this law. The same scenes let us check two more
+# promises: no class and no recording appears twice in a scene.
 
 # %%
 worst = 0.0
@@ -283,8 +283,8 @@ print(f"{len(train)} training scenes, {mean_events:.2f} events on average")
 #
 # ## Three splits that share nothing
 #
-# If a recording stood in both training and test, a network could score by *remembering* it. So the splits must not share
-# recordings. The check looks at what the scenes truly use, not at what the bank promises.
+# If a recording stood in both training and test, a network could score by *remembering* it. So the splits must not
+# share recordings. The check looks at what the scenes truly use, not at what the bank promises.
 
 # %%
 used = {split: {e.recording for p in course.scenes[split].plans for e in p.events} for split in SPLITS}
@@ -297,12 +297,12 @@ for split in SPLITS:
 # %% [markdown]
 # ## False negatives, counted
 #
-# Contrastive training will call any two *different* scenes a **negative pair**: unrelated, to be pushed apart. That is
-# not always true. Two scenes may contain the **same recording**, and then we push apart what is partly one sound. Such a
-# pair is a **false negative**.
+# Contrastive training will call any two *different* scenes a **negative pair**: unrelated, to be pushed apart. That
+# is not always true. Two scenes may contain the **same recording**, and then we push apart what is partly one sound.
+# Such a pair is a **false negative**.
 #
-# **Question.** With this many scenes and recordings, what share of all pairs of training scenes shares a recording? And
-# what share has at least one *class* in common?
+# **Question.** With this many scenes and recordings, what share of all pairs of training scenes shares a recording?
+# And what share has at least one *class* in common?
 
 # %%
 names = sorted(used["train"])
@@ -320,9 +320,9 @@ print(f"an anchor in a batch of {batch} pairs has {2 * batch - 2} negatives: on 
       f"{share_class * (2 * batch - 2):.0f} with one of its classes")  # fmt: skip
 
 # %% [markdown]
-# Nobody can see these without labels, and the paper does not try. Among two million clips two rarely share a recording;
-# with the few recordings of a course it happens, and the number above says how often. A shared class costs something at
-# any scale. Contrastive learning lives with false negatives as long as most negatives are true ones.
+# Nobody can see these without labels, and the paper does not try. Among two million clips two rarely share a
+# recording; with the few recordings of a course it happens, and the number above says how often. A shared class costs
+# something at any scale. Contrastive learning lives with false negatives as long as most negatives are true ones.
 #
 # ## A log-mel spectrogram by hand
 #
@@ -337,8 +337,8 @@ frames = np.stack([wave[i * hop : i * hop + window_length] for i in range(number
 print("frames (frames, samples in a frame):", frames.shape)
 
 # %% [markdown]
-# The second: fade each frame in and out with a **Hann window** (else its hard edges would sound like clicks), and ask the
-# Fourier transform how much of each frequency it holds. We keep the magnitude and forget the phase.
+# The second: fade each frame in and out with a **Hann window** (else its hard edges would sound like clicks), and ask
+# the Fourier transform how much of each frequency it holds. We keep the magnitude and forget the phase.
 
 # %%
 window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window_length) / window_length)
@@ -355,8 +355,8 @@ right.set(xlabel="frequency in kHz", ylabel="magnitude", title="loudest frame")
 plt.show()
 
 # %% [markdown]
-# The third: sum 257 frequencies into 64 **mel bands**. The mel scale counts pitch about as we hear it: fine steps below,
-# coarse ones above. Each band is a triangle, and all triangles together are one matrix.
+# The third: sum 257 frequencies into 64 **mel bands**. The mel scale counts pitch about as we hear it: fine steps
+# below, coarse ones above. Each band is a triangle, and all triangles together are one matrix.
 
 # %%
 matrix = mel_matrix()  # (257 frequencies, 64 bands)
@@ -386,8 +386,8 @@ print(f"log-mel (frames, mels): {by_hand.shape}, largest difference to LogMel: {
 #
 # The encoder sees **96 frames** at a time.
 #
-# **Question.** 96 frames of 400 samples, one every 160: how many samples, and how many seconds, does a patch cover? How
-# many patches without overlap fit into a scene?
+# **Question.** 96 frames of 400 samples, one every 160: how many samples, and how many seconds, does a patch cover?
+# How many patches without overlap fit into a scene?
 
 # %%
 needed = (PATCH_FRAMES - 1) * hop + window_length
@@ -404,14 +404,15 @@ axis.set(xlabel="time in s", ylabel="mel band")
 plt.show()
 
 # %% [markdown]
-# Evaluation cuts a scene like this, side by side. Training draws a patch *anywhere*, and for the two views of a pair at
-# two different moments: what sounds near in time is likely to belong together (**temporal proximity**).
+# Evaluation cuts a scene like this, side by side. Training draws a patch *anywhere*, and for the two views of a pair
+# at two different moments: what sounds near in time is likely to belong together (**temporal proximity**).
 #
 # ## Reading a file inside a TensorFlow graph
 #
-# So far files were read by `audio.read`, in NumPy. Where TensorFlow and tensorflow-io are installed, decoding can become
-# part of the graph, next to the network, as large pipelines like it. We write our scene to a temporary file and read it
-# back both ways. A wav file of 16 bit rounds each sample to one of 65,536 steps, so a small difference must remain.
+# So far files were read by `audio.read`, in NumPy. Where TensorFlow and tensorflow-io are installed, decoding can
+# become part of the graph, next to the network, as large pipelines like it. We write our scene to a temporary file
+# and read it back both ways. A wav file of 16 bit rounds each sample to one of 65,536 steps, so a small difference
+# must remain.
 
 # %%
 if keras.backend.backend() == "tensorflow" and importlib.util.find_spec("tensorflow_io"):
@@ -457,8 +458,9 @@ course.record(
 # %% [markdown]
 # ## Exercises
 #
-# **1.** The level of an event is drawn between the two ends of `GAIN_DB`. What is the average difference in level, in dB,
-# between the two events of a two-event scene? Work it out (two independent uniform numbers), then check it on the plans.
+# **1.** The level of an event is drawn between the two ends of `GAIN_DB`. What is the average difference in level, in
+# dB, between the two events of a two-event scene? Work it out (two independent uniform numbers), then check it on the
+# plans.
 
 # %% tags=["solution"]
 two = [p.draws[:, 0] for p in train.plans if len(p.events) == 2]  # levels in 0..1
@@ -466,8 +468,8 @@ measured = np.mean([abs(a - b) for a, b in two]) * (GAIN_DB[1] - GAIN_DB[0])
 print(f"expected a third of the range, {(GAIN_DB[1] - GAIN_DB[0]) / 3:.2f} dB; measured {measured:.2f} dB")
 
 # %% [markdown]
-# **2.** Halve the amplitude of the mixture. By how much does its log-mel change in the loudest cell, and by how much in
-# the quietest? Why not by the same amount?
+# **2.** Halve the amplitude of the mixture. By how much does its log-mel change in the loudest cell, and by how much
+# in the quietest? Why not by the same amount?
 
 # %% tags=["solution"]
 half = log_mel(0.5 * wave)

@@ -1,0 +1,396 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 00 · Listen first
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sepcl-keras/sepcl-keras/blob/main/notebooks/00_listen_first.ipynb)
+
+# %% [markdown]
+# | | |
+# |---|---|
+# | **you will** | hear a scene, hear a network take it apart, and play the game that the encoder will be trained on |
+# | **you need** | ears, and nothing else; headphones help |
+# | **you make** | a separator, if there is none yet: it is trained once and kept for all notebooks |
+# | **time** | about 4 minutes on a CPU (tiny), nearly all of it training the separator; on a GPU (full): not measured yet |
+
+# %% tags=["parameters"]
+import os
+
+PROFILE = os.environ.get("SEPCL_PROFILE", "tiny")
+DATA = os.environ.get("SEPCL_DATA", "made")
+SEED = int(os.environ.get("SEPCL_SEED", "0"))
+OUT = os.environ.get("SEPCL_OUT")
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import HTML, display
+
+from sepcl_keras import notebook
+from sepcl_keras.features import LogMel
+from sepcl_keras.processors import separate
+
+course = notebook.setup(PROFILE, DATA, SEED, OUT)
+
+# %% [markdown]
+# ## The question
+#
+# How can a network learn what sounds *are* when nobody tells it their names? This course rebuilds one answer, step by
+# step: *Self-Supervised Learning from Automatically Separated Sound Scenes* (Fonseca et al., WASPAA 2021). Its idea
+# fits in one sentence: **a scene and one of its separated sounds belong together, so train a network to see that they
+# do.**
+#
+# Before any formula, listen.
+#
+# ## A scene
+#
+# A **scene**, or **mixture**, is what a microphone hears: several sounds at once. Each sound comes with a picture,
+# and this is how to read it: time runs to the right, pitch runs up, and bright means loud (a *log-mel spectrogram*;
+# notebook 01 builds one by hand). We take a test scene whose two events are easy to follow: about equally loud, and
+# of different frequencies.
+#
+# **Question.** Listen to the mixture. How many sounds do you hear, and what are they?
+
+# %%
+test, rate = course.scenes["test"], course.profile.sample_rate
+scenes = [test[i] for i in range(min(len(test), 48))]
+pairs = [i for i, scene in enumerate(scenes) if len(scene.labels) == 2]
+
+
+def hard_to_follow(index):
+    """Small where a scene's two events are about equally loud and differ in their frequencies."""
+    first, second = np.abs(np.fft.rfft(scenes[index].sources))  # magnitudes of all frequencies
+    loudness = np.linalg.norm(first), np.linalg.norm(second)
+    alike = first @ second / np.prod(loudness)  # 1: the same spectrum, 0: no frequency in common
+    return alike + abs(20 * np.log10(loudness[0] / loudness[1])) / 10  # 1 for a difference of 10 dB
+
+
+# %%
+chosen = min(pairs, key=hard_to_follow)
+scene = scenes[chosen]
+notebook.listen({"mixture": scene.mixture}, rate)
+
+# %% [markdown]
+# The scenes of this course are mixed from single events, so the answer is known. Networks in training never get to
+# see it; we keep it to judge them later.
+
+# %%
+print(f"place: {scene.place}")
+notebook.listen({f"{label}, from {onset:.1f} s": source
+                 for label, onset, source in zip(scene.labels, scene.onsets, scene.sources)}, rate)  # fmt: skip
+assert np.allclose(scene.sources.sum(axis=0), scene.mixture, atol=1e-6), "a mixture is the sum of its sources"
+
+# %% [markdown]
+# ## A separator takes it apart
+#
+# A **separator** is a network that turns one waveform into several **channels**, here two, that sum to what went in.
+# Ours learns from mixtures alone, without ever hearing a sound by itself; notebook 03 explains how that can work.
+#
+# > **The next cell may take minutes.** If there is no separator yet, it is trained now: *this happens once*. You will
+# > see its progress, a line every few seconds. Later notebooks load it.
+
+# %%
+snapshots, _ = course.snapshots()  # name -> separator
+
+# %% [markdown]
+# The same network comes in four versions, saved while it was learning. Here we use two: **S2**, at the end of
+# training, and **N**, *before* the first step, with nothing but random numbers inside.
+#
+# **Question.** What will an untrained separator do with the scene: silence, noise, or something you recognise?
+
+# %%
+mixtures = np.stack([scene.mixture for scene in scenes])  # (clips, samples)
+channels = {name: separate(snapshots[name], mixtures) for name in ("N", "S2")}  # (clips, sources, samples)
+sounds = {"mixture": scene.mixture}
+sounds |= {f"S2, channel {m + 1}": channels["S2"][chosen, m] for m in range(2)}
+sounds["S2, both channels added"] = channels["S2"][chosen].sum(axis=0)
+sounds |= {f"N, channel {m + 1}": channels["N"][chosen, m] for m in range(2)}
+notebook.listen(sounds, rate)
+
+# %% [markdown]
+# All players of a row share **one gain**: what sounds quieter is quieter. The channels of *either* network must add
+# up to the mixture, by the way the network is built. That can be checked:
+
+# %%
+for name, found in channels.items():
+    difference = float(np.abs(found.sum(axis=1) - mixtures).max())
+    assert difference < 1e-5, f"the channels of {name} do not sum to the mixture"
+    print(f"{name:<3} largest |sum of channels − mixture| over {len(found)} scenes: {difference:.1e}")
+
+# %% [markdown]
+# Do not expect clean sounds: a separator that has trained for minutes leaves a lot of everything in both channels,
+# and may hardly separate at all. Listen with another question in mind: *could you tell that this channel comes from
+# this scene?* That is all we need.
+#
+# ## A positive pair and a negative pair
+#
+# Mixture and channel sound **different**: parts are missing, louder, softer or coloured. Yet they **mean** nearly the
+# same: what is heard in the channel is also heard in the mixture. Two such views of one thing are a **positive
+# pair**. The mixture with a channel of *another* scene is a **negative pair**. Which sounds meet in a scene is no
+# accident either: a dog and a tractor share a farm. So even two channels that hold different sounds of one scene have
+# something to do with each other.
+#
+# For the negative we take a scene with as few classes in common with ours as there is, usually none.
+
+# %%
+shared = test.labels[: len(scenes)] @ test.labels[chosen]  # (clips,): classes in common with our scene
+other = int(np.argmin(shared))
+notebook.listen({"mixture": scene.mixture,
+                 "positive: a channel of it": channels["S2"][chosen, 0],
+                 "negative: a channel of another": channels["S2"][other, 0]}, rate)  # fmt: skip
+print(f"the other scene: {', '.join(scenes[other].labels)}")
+
+# %% [markdown]
+# **Contrastive learning** is the task of telling the one from the other, for many pairs at once. A network that
+# succeeds must turn what is heard into numbers, an **embedding**, in which sounds that belong together lie close. No
+# labels needed: where a channel came from is known for free.
+#
+# To make it harder, training cuts the two views from *different moments* of the scene (about a second each) and masks
+# parts of them. Notebook 05 shows it.
+#
+# ## Play it yourself
+#
+# Four mixtures, 1 to 4, and four channels of S2, A to D, one from each mixture, shuffled. **Which channel belongs to
+# which mixture?**
+
+
+# %%
+def draw_round(rng, size=4):
+    """Scenes without a common class, a channel of each, and the order in which the channels are shown."""
+    clips = []
+    for clip in rng.permutation(len(scenes)):
+        taken = test.labels[clips].sum(axis=0) if clips else 0 * test.labels[clip]
+        if len(clips) < size and not (taken * test.labels[clip]).any():
+            clips.append(int(clip))
+    return clips, rng.integers(0, 2, len(clips)), rng.permutation(len(clips))
+
+
+clips, sources, order = draw_round(np.random.default_rng(2))
+game = {f"mixture {i + 1}": mixtures[clip] for i, clip in enumerate(clips)}
+game |= {f"channel {'ABCD'[k]}": channels["S2"][clips[i], sources[i]] for k, i in enumerate(order)}
+notebook.players(game, rate)
+
+# %% [markdown]
+# Write your guess below (a number for each letter) and run the cell. The answer is folded away under it.
+
+# %%
+my_guess = {"A": None, "B": None, "C": None, "D": None}  # for example {"A": 3, "B": 1, "C": 4, "D": 2}
+
+answer = {"ABCD"[k]: int(i) + 1 for k, i in enumerate(order)}  # letter -> number of the mixture
+if any(my_guess.values()):
+    print("you:", sum(my_guess[letter] == number for letter, number in answer.items()), "of", len(answer), "right")
+lines = [f"{letter} belongs to mixture {number}: {', '.join(scenes[clips[number - 1]].labels)}"
+         for letter, number in answer.items()]  # fmt: skip
+display(HTML(f"<details><summary>Show the answer</summary>{'<br>'.join(lines)}</details>"))
+
+# %% [markdown]
+# Scroll on when you have guessed: here are the pictures of the same eight sounds, each channel below its mixture.
+
+# %%
+letters = {number: letter for letter, number in answer.items()}
+ordered = {f"mixture {i + 1}": mixtures[clip] for i, clip in enumerate(clips)}
+ordered |= {f"channel {letters[i + 1]}": channels["S2"][clip, sources[i]] for i, clip in enumerate(clips)}
+log_mel = LogMel()
+notebook.show_log_mel({title: np.asarray(log_mel(wave[None]))[0] for title, wave in ordered.items()}, len(clips))
+
+# %% [markdown]
+# ## A player without a brain
+#
+# How far does one get *without learning anything*? Let a simple rule play many rounds: it gives each channel to the
+# mixture whose average log-mel spectrum has the most similar shape, and never listens to how the sound goes in time.
+#
+# **Question.** Guessing gets about one in four right. Where does the rule end up with S2's channels, and where with
+# N's?
+
+
+# %%
+def shape(mel):
+    """Average spectra without volume and with length one: (clips, frames, mels) -> (clips, mels)."""
+    average = mel.mean(axis=1)
+    average = average - average.mean(axis=1, keepdims=True)
+    return average / (np.linalg.norm(average, axis=1, keepdims=True) + 1e-9)
+
+
+def cut(mel, frames, rng):
+    """The same `frames` of each clip, from a random moment on; all of it for None."""
+    start = rng.integers(mel.shape[1] - frames + 1) if frames else 0
+    return mel[:, start : start + frames if frames else None]
+
+
+# %%
+def play(found, frames=None, rounds=200):
+    """The share of channels (sources, clips, frames, mels) that the rule gives to their own mixture, and by chance."""
+    rng, right, total = np.random.default_rng(0), 0, 0
+    for clips, sources, _ in (draw_round(rng) for _ in range(rounds)):
+        of_mixture, of_channel = cut(mixture_mel[clips], frames, rng), cut(found[sources, clips], frames, rng)
+        guesses = (shape(of_mixture) @ shape(of_channel).T).argmax(axis=0)  # a mixture for each channel
+        right, total = right + (guesses == np.arange(len(clips))).sum(), total + len(clips)
+    return right / total, rounds / total  # by guessing, one a round
+
+
+# %%
+mixture_mel = np.asarray(log_mel(mixtures))  # (clips, frames, mels)
+channel_mel = {name: np.stack([np.asarray(log_mel(found[:, m])) for m in range(2)]) for name, found in channels.items()}
+right, chance = {}, play(channel_mel["S2"])[1]
+for frames, title in ((None, "the whole scene"), (96, "a second each, cut at two moments")):
+    right[title] = {name: float(play(found, frames)[0]) for name, found in channel_mel.items()}
+    print(f"{title:<34}", *(f"{name} {share:.2f}   " for name, share in right[title].items()), f"guessing {chance:.2f}")
+    assert min(right[title].values()) > chance, "a channel should resemble its mixture more than another one"
+
+# %% [markdown]
+# As far as the first line is above guessing, the game can be won by **colour of sound alone**, and a network that
+# plays it need not learn more than that. The second line shows one remedy: when mixture and channel are cut at
+# *different moments*, a player has to know what belongs together although it does not sound the same. This is the
+# central tension of the course: a pair that is too easy teaches little, a pair that shares nothing teaches nothing,
+# and good views lie between. Other moments, masks and several separators (N among them) change how a pair sounds and
+# leave what it means.
+#
+# ## The whole path on one page
+#
+# Sound flows from left to right, and each box says which notebook builds it. Blue makes pairs, without any label.
+# Green is the product: the **encoder** and its output h. Red, the heads and the losses, is scaffolding that is thrown
+# away after training. Violet asks how good h is.
+
+# %%
+path = {  # title: (what it is, shapes, notebook)
+    "scenes": ("mixtures of\n1–3 events", "(clips, samples)", "01"),
+    "separator\nsnapshots": ("N · F · S1 · S2\nof one run", "(clips, sources,\nsamples)", "02 03 04"),
+    "views": ("log-mel of mixture\nand channels", "(clips, views,\nframes, mels)", "05"),
+    "augmentation": ("crop elsewhere,\nwarp, mask", "(N, 96, 64)\ntwice", "05"),
+    "encoder h": ("CNN14, shared\nby both views", "(N, d)\ntwice", "07"),
+    "heads": ("similarity z,\ncoincidence", "(N, 128), (N, N)", "06 07"),
+    "losses": ("NT-Xent +\ncoincidence", "one number", "06"),
+}
+after = {
+    "shallow classifier": ("mAP, d′ on labels", "(clips, classes)", "08 10"),
+    "retrieval": ("query by example", "pairs, ranked", "09 10"),
+}
+
+
+# %%
+def box(axis, x, y, title, text, colour):
+    """One station of the path, 1.7 wide and 2 high, with its middle at (x, y)."""
+    what, shapes, number = text
+    frame = {"boxstyle": "round,pad=0.05", "facecolor": colour, "alpha": 0.18, "edgecolor": colour}
+    axis.add_patch(plt.matplotlib.patches.FancyBboxPatch((x - 0.85, y - 1), 1.7, 2, **frame))
+    axis.text(x, y + 0.68, title, ha="center", va="center", weight="bold", fontsize=9.5)
+    axis.text(x, y + 0.08, what, ha="center", va="center", fontsize=8.5)
+    axis.text(x, y - 0.45, shapes, ha="center", va="center", fontsize=7.5, family="monospace")
+    axis.text(x, y - 0.83, f"notebook {number}", ha="center", va="center", fontsize=8, color=colour)
+
+
+def arrow(axis, start, end):
+    axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "0.3", "linewidth": 1.5})
+
+
+# %%
+def draw_path(axis):
+    blue, red, green, violet = notebook.COLOURS[:4]
+    for i, (title, text) in enumerate(path.items()):
+        box(axis, 2.1 * i, 0, title, text, blue if i < 4 else green if i == 4 else red)
+        if i:
+            arrow(axis, (2.1 * i - 1.22, 0), (2.1 * i - 0.88, 0))
+    for i, (title, text) in enumerate(after.items()):
+        box(axis, 2.1 * (4 + i), -2.9, title, text, violet)
+        arrow(axis, (8.4 + 0.4 * i, -1.08), (8.4 + 1.7 * i, -1.82))
+    axis.text(3.15, 1.3, "how pairs are made, without labels", ha="center", color=blue)
+    axis.text(8.4, 1.3, "the product", ha="center", color=green)
+    axis.text(11.55, 1.3, "only to train it", ha="center", color=red)
+    axis.text(7.3, -2.9, "after training, with h frozen;\nonly now do labels count", ha="right", va="center")
+
+
+# %%
+figure, axis = plt.subplots(figsize=(14, 5))
+draw_path(axis)
+axis.set(xlim=(-1, 13.6), ylim=(-4, 1.7))
+axis.axis("off")
+plt.show()
+
+# %% [markdown]
+# ## The notebooks
+#
+# Each runs alone: what it needs of an earlier one is loaded, or made and kept. In order they tell one story.
+#
+# | | title | what you make |
+# |---|---|---|
+# | 00 | **Listen first** | this page |
+# | 01 | [Scenes](01_scenes.ipynb) | the data: events, places, mixtures; a log-mel spectrogram by hand |
+# | 02 | [Inside the separator](02_inside_the_separator.ipynb) | TDCN++, block by block; mixture consistency |
+# | 03 | [Train the separator](03_train_the_separator.ipynb) | MixIT by hand, then `fit` |
+# | 04 | [Snapshots](04_snapshots.ipynb) | N, F, S1, S2 of one run, heard and measured |
+# | 05 | [Views](05_views.ipynb) | the pairs: mixtures, channels, masks, the OR rule |
+# | 06 | [Two losses](06_two_losses.ipynb) | NT-Xent and coincidence by hand |
+# | 07 | [Contrastive pretraining](07_contrastive_pretraining.ipynb) | the encoder; four ways in which training fails |
+# | 08 | [Linear probe](08_linear_probe.ipynb) | classifiers on frozen h, beside controls |
+# | 09 | [Query by example](09_query_by_example.ipynb) | a search engine for sounds |
+# | 10 | [Ablations](10_ablations.ipynb) | several ways to train side by side, with the slides' numbers |
+
+# %%
+correlation = {name: (found * mixtures[:, None]).sum(axis=-1)
+               / np.linalg.norm(found, axis=-1) / np.linalg.norm(mixtures, axis=-1)[:, None]
+               for name, found in channels.items()}  # with the own mixture, (clips, sources)  # fmt: skip
+course.record(
+    "00",
+    game_on_whole_scenes=right["the whole scene"],
+    game_on_two_moments=right["a second each, cut at two moments"],
+    game_chance=float(chance),
+    correlation_with_mixture={name: float(np.median(found)) for name, found in correlation.items()},
+)
+
+# %% [markdown]
+# ## Recap
+#
+# | idea | in the paper | in the code |
+# |---|---|---|
+# | a scene is a mixture of events | "time-varying collections of sound sources" | `course.scenes["test"][i]` |
+# | a separator learns without labels | TDCN++ trained by MixIT, M = 2 channels | `course.snapshots()` |
+# | mixture and channel: a positive pair | "mix vs chan", the best pairing | `processors.ViewPairs` |
+# | an untrained separator makes views too | processor N | `snapshots["N"]` |
+# | the encoder's output is the product | h is used downstream | `course.encoder()` |
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** Play another round: another number in `default_rng`. Do N's channels make the game easier or harder for
+# *you*?
+
+# %% tags=["solution"]
+clips, sources, order = draw_round(np.random.default_rng(3))
+game = {f"mixture {i + 1}": mixtures[clip] for i, clip in enumerate(clips)}
+game |= {f"N, channel {'ABCD'[k]}": channels["N"][clips[i], sources[i]] for k, i in enumerate(order)}
+notebook.players(game, rate)
+print("answer:", {"ABCD"[k]: int(i) + 1 for k, i in enumerate(order)})
+
+# %% [markdown]
+# **2.** Give the rule the true sources of two-event scenes instead of channels. Is the game harder for it than with
+# channels? Why might it be?
+
+# %% tags=["solution"]
+true = np.stack([scenes[i].sources for i in pairs], axis=1)  # (2, clips, samples)
+own = shape(mixture_mel[pairs])  # (clips, mels)
+compared = {"true sources": np.stack([np.asarray(log_mel(waves)) for waves in true])}
+compared |= {name: found[:, pairs] for name, found in channel_mel.items()}
+for title, found in compared.items():
+    best = np.stack([(own @ shape(mel).T).argmax(axis=0) for mel in found])  # (2, clips)
+    print(f"{title:<13}{np.mean(best == np.arange(len(pairs))):.2f} right (guessing {1 / len(pairs):.2f})")
+# A true source lacks all of the other one; a channel that leaks shares more with its mixture, and is easier to place.
+
+# %% [markdown]
+# ## What to read next
+#
+# * The abstract of the paper: Fonseca et al. 2021, *Self-supervised learning from automatically separated sound
+#   scenes*.
+# * Chen et al. 2020, *A simple framework for contrastive learning of visual representations*: the same game with
+#   images.
+#
+# Next: [01 · Scenes](01_scenes.ipynb), where the data is made.

@@ -1,0 +1,527 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 03 · Train the separator
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sepcl-keras/sepcl-keras/blob/main/notebooks/03_train_the_separator.ipynb)
+
+# %% [markdown]
+# | | |
+# |---|---|
+# | **you will** | compute the MixIT loss by hand, train TDCN++ with it, and measure how well it separates |
+# | **you need** | notebook 02, or trust that the network gives M = 2 channels that sum to its input |
+# | **you make** | the trained separator and three earlier stages of it, with a learning curve and a score in dB |
+# | **time** | tiny, CPU: about 5 minutes, most of it training · full, GPU: not measured yet |
+
+# %% tags=["parameters"]
+import os
+
+PROFILE = os.environ.get("SEPCL_PROFILE", "tiny")
+DATA = os.environ.get("SEPCL_DATA", "made")
+SEED = int(os.environ.get("SEPCL_SEED", "0"))
+OUT = os.environ.get("SEPCL_OUT")
+
+# %%
+import inspect
+import itertools
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+from scipy.signal import istft, stft
+
+from sepcl_keras import LogMel, MixIT, SeparationModel, TDCNPlusPlus, notebook, processors, si_snr
+from sepcl_keras.evaluation import si_snr_improvement
+from sepcl_keras.separator import start_from_mdct
+from sepcl_keras.training import Batches
+
+to_numpy = keras.ops.convert_to_numpy  # from the backend's tensors
+course = notebook.setup(PROFILE, DATA, SEED, OUT)
+
+# %% [markdown]
+# ## 1 · A task without labels
+#
+# To train a separator the usual way one needs the isolated sounds behind each mixture, as targets. Recordings of the
+# world do not come with them. **MixIT**, *mixture invariant training*, makes a task from mixtures alone:
+#
+# > add two recordings, and ask the network for channels from which both recordings can be put together again.
+#
+# The sum is a **mixture of mixtures**. Here is one. The network hears the sum only; the two recordings are the
+# **references**, kept for the loss. The events' names are printed for you: nothing in training sees them.
+
+# %%
+train, rate = course.scenes["train"], course.profile.sample_rate
+x_1, x_2 = train[0].mixture, train[1].mixture  # (samples,) each
+print("x₁:", " + ".join(train[0].labels), "· x₂:", " + ".join(train[1].labels))
+notebook.listen({"x₁": x_1, "x₂": x_2, "x₁ + x₂, the mixture of mixtures": x_1 + x_2}, rate)
+
+# %% [markdown]
+# In training, neighbours in a batch of crops become such pairs:
+
+# %%
+crop = round(course.profile.separator_seconds * rate)
+batch = np.stack([train[i].mixture[:crop] for i in range(4)])  # (2N, samples)
+pairs = to_numpy(SeparationModel.pair(batch))  # (N, 2, samples)
+print(f"batch {batch.shape} (2N, samples) → references {pairs.shape} (N, 2, samples)")
+print(f"the network's input: {pairs.sum(axis=1).shape} (N, samples)")
+assert np.array_equal(pairs[1, 0], batch[2]), "clips 2 and 3 are the second pair"
+
+# %% [markdown]
+# ## 2 · MixIT by hand
+#
+# The network gives M = 2 channels $s_1, s_2$. Each channel is given to **one** of the two references, and what a
+# reference is given is added up: its **remix**. **Question.** In how many ways can two channels be given out?
+#
+# Each channel has two choices, so there are $2^M = 4$ **assignments**; both channels may go to the same reference.
+# For each, we ask how far the remixes are from the references. A remix $\hat x$ of a reference $x$ costs
+#
+# $$10 \log_{10}\Big(\sum_t (x - \hat x)^2 + \tau \sum_t x^2 + 10^{-8}\Big), \qquad \tau = 10^{-30/10},$$
+#
+# the energy of the error in **decibels** (dB: ten times the decimal logarithm, so that every 3 dB is a factor of
+# two). The term with τ is a floor: once the error is 30 dB below the reference, getting better earns nothing more.
+
+
+# %%
+def log_mse(reference, remix, max_snr=30.0):
+    """Thresholded energy of the error in dB; both (samples,)."""
+    error, energy = np.sum((reference - remix) ** 2), np.sum(reference**2)
+    return 10 * np.log10(error + 10 ** (-max_snr / 10) * energy + 1e-8)
+
+
+# %%
+def four_assignments(references, channels):
+    """A row for each way to give each of two channels to one of two references: its remixes' costs and their mean."""
+    rows = []
+    for homes in itertools.product((0, 1), repeat=2):  # homes[m]: the reference that channel m goes to
+        matrix = np.array([[home == r for home in homes] for r in (0, 1)], "float32")  # (references, channels)
+        remixes = matrix @ channels  # (references, samples)
+        costs = [log_mse(references[r], remixes[r]) for r in (0, 1)]
+        given = {f"s{m + 1}": f"x{home + 1}" for m, home in enumerate(homes)}
+        rows.append(given | {"x1": float(costs[0]), "x2": float(costs[1]), "mean": float(np.mean(costs))})
+    return rows
+
+
+# %% [markdown]
+# A small example: two references of 8 samples, and a network that has separated them well, but gives them in the
+# other order. **Question.** Which assignment will win?
+
+# %%
+rng = np.random.default_rng(1)
+references = rng.normal(size=(2, 8))
+channels = references[::-1] + 0.1 * rng.normal(size=(2, 8))  # swapped, and not quite right
+columns = {"s1": "s₁ goes to", "s2": "s₂ goes to", "x1": "cost of x₁ in dB", "x2": "cost of x₂ in dB", "mean": "mean"}
+rows = four_assignments(references, channels)
+notebook.table(rows, columns)
+best = min(rows, key=lambda row: row["mean"])
+print(f"best: s₁ to {best['s1']}, s₂ to {best['s2']}, {best['mean']:.3f} dB")
+
+# %% [markdown]
+# The loss of a clip is the **smallest** of the four means. Nobody told the network which channel belongs to which
+# reference: it may choose, hence *invariant*. The library's loss does the same search:
+
+# %%
+loss = MixIT()(references[None].astype("float32"), channels[None].astype("float32"))
+print(f"by hand {best['mean']:.4f} dB, MixIT()(references, channels) {float(loss):.4f} dB")
+assert np.isclose(best["mean"], float(loss), atol=0.05), "the best of four, by hand and by the library"
+assert (best["s1"], best["s2"]) == ("x2", "x1"), "swapped channels are found"
+
+# %% [markdown]
+# And with sound: the mixture of mixtures from above through the untrained separator of notebook 02. Even a network
+# that has learned nothing gets the best of four, so compare the rows.
+
+# %%
+keras.utils.set_random_seed(SEED)
+untrained = TDCNPlusPlus(**course.profile.separator)
+untrained.build((None, None))
+start_from_mdct(untrained)
+references = np.stack([x_1, x_2])  # (2, samples)
+channels = to_numpy(untrained(references.sum(axis=0)[None]))[0]  # (2, samples)
+rows = four_assignments(references, channels)
+notebook.table(rows, columns)
+loss = float(MixIT()(references[None], channels[None]))
+assert np.isclose(min(row["mean"] for row in rows), loss, atol=0.05), "the same on sound"
+
+# %% [markdown]
+# ### Why not ask for the sources themselves?
+#
+# *Permutation invariant training* compares channels with the true **sources**, under the best permutation. That needs
+# the sources of each training mixture, labels of the most expensive kind. MixIT needs mixtures only, and any recording
+# is one. The price: the loss never sees a source. With M = 2 it asks to pull two *recordings* apart, and a recording
+# with several events is one reference like any other. That the network then also splits a single recording into its
+# events is hoped for, not asked for. Recordings with only one event help: where two of them meet, references *are*
+# sources.
+#
+# ### Four errors without a single remix
+#
+# The search grows as $2^M$, but nothing needs to be mixed: with $S$ the channels as rows and $a$ the zeros and ones
+# of an assignment, $|x - aS|^2 = |x|^2 - 2a\,(S x^\top) + a\,(S S^\top)\,a^\top$, where $S S^\top$ is the
+# **Gram matrix**, M × M numbers that are computed once for all assignments.
+
+# %%
+gram, cross = channels @ channels.T, channels @ x_1  # (2, 2) and (2,)
+for a in itertools.product((0, 1), repeat=2):
+    a = np.array(a)
+    direct = np.sum((x_1 - a @ channels) ** 2)
+    short = np.sum(x_1**2) - 2 * a @ cross + a @ gram @ a
+    print(f"a = {a}: energy of the error of x₁ {direct:10.4f}, by the Gram matrix {short:10.4f}")
+    assert np.isclose(direct, short, rtol=1e-2, atol=1e-2 * np.sum(x_1**2))
+
+# %% [markdown]
+# ## 3 · Training
+#
+# This is the whole objective as the library trains it: pair the batch, take the loss of each clip's best assignment,
+# average. Beside the loss it tracks a **signal-to-noise ratio** (SNR): how far the error lies below the reference,
+# in dB. The loss moves up and down with the loudness of what a batch happens to hold; the SNR does not.
+
+# %%
+print(inspect.getsource(SeparationModel.call))
+print(inspect.getsource(SeparationModel.compute_loss))
+
+# %% [markdown]
+# The optimiser is Adam with a short warm-up and a cosine decay of the learning rate. On the way the network is saved
+# at the four steps below: the **snapshots** that notebook 04 is about. If you have trained with these settings before,
+# the snapshots are loaded.
+#
+# **Question.** Which loss would a network get that gives half of the mixture to each channel? It is the bar to clear,
+# and we compute it below.
+
+# %%
+print("snapshots at steps", course.profile.snapshot_steps)
+snapshots, history = course.snapshots()
+final = snapshots["S2"]
+print(f"first ten losses in dB: {np.round(history['first_losses'], 3)}")
+assert np.isfinite(history["loss"]).all(), "training stayed finite"
+
+# %% [markdown]
+# ## 4 · Did it learn?
+#
+# A loss says little without **anchors**. Two networks that do nothing:
+#
+# * **halves**: each channel is half of the mixture;
+# * **all in one**: channel 1 is the mixture, channel 2 is silent.
+#
+# We measure them, and the snapshots, on held-out mixtures of mixtures: crops from the validation scenes, whose sounds
+# the network has never heard.
+
+# %%
+validation = course.scenes["validation"].mixtures(progress=False)  # (scenes, samples)
+batches = Batches(validation, crop, 16, steps=min(8, len(validation) // 8), seed=SEED)
+held_out = [to_numpy(SeparationModel.pair(batches[i][0])) for i in range(len(batches))]  # of (8, 2, samples)
+
+
+def score(separate):
+    """Mean loss and SNR in dB on the held-out pairs; `separate` maps (clips, samples) to channels."""
+    losses = [to_numpy(MixIT().call(pair, separate(pair.sum(axis=1)))) for pair in held_out]
+    level = [10 * np.log10(np.sum(pair**2, axis=-1) + 1e-8).mean(axis=1) for pair in held_out]
+    return {"loss": float(np.mean(losses)), "snr": float(np.mean(level) - np.mean(losses))}
+
+
+# %% [markdown]
+# **Question.** Can "halves" ever lose to "all in one"? (What remixes can be made of two halves?)
+
+# %%
+anchors = {
+    "halves": score(lambda x: np.stack([x / 2, x / 2], axis=1)),
+    "all in one": score(lambda x: np.stack([x, 0 * x], axis=1)),
+}
+scores = {name: score(network) for name, network in snapshots.items()}
+steps = course.profile.snapshot_steps
+rows = [{"what": name} | values for name, values in anchors.items()]
+rows += [{"what": f"{name}, step {steps[name]}"} | values for name, values in scores.items()]
+notebook.table(rows, {"what": "held-out mixtures of mixtures", "loss": "loss in dB", "snr": "SNR in dB"})
+assert anchors["halves"]["loss"] <= anchors["all in one"]["loss"] + 1e-3, "two halves can be remixed into all in one"
+
+# %% [markdown]
+# Two halves can go to the same reference, which then gets the whole mixture: so "halves" contains "all in one", and is
+# the stronger anchor. A snapshot that clears it has learned to tell sounds apart.
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(11, 3.2))
+for axis, name in zip(axes, ("loss", "snr")):
+    axis.plot(history["step"], history[name], ".-", color="C0", alpha=0.7, label="training, mean of an epoch")
+    axis.plot(
+        [steps[s] for s in scores], [scores[s][name] for s in scores], "o", color="C1", label="snapshots, held out"
+    )
+    for style, (anchor, values) in zip(("--", ":"), anchors.items()):
+        axis.axhline(values[name], color="0.4", linestyle=style, label=f"{anchor}, held out")
+    axis.set(xlabel="step", ylabel=f"{'SNR of the best remix' if name == 'snr' else 'MixIT loss'} in dB")
+axes[0].set_title("smaller is better")
+axes[1].set_title("larger is better")
+axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+plt.show()
+
+# %% [markdown]
+# ## 5 · A score for separation: SI-SNR
+#
+# MixIT's loss speaks of references. What we want to know is how well the *events* come apart, and for our test scenes
+# we do have the true sources: not to train, only to measure. The measure is the **scale-invariant signal-to-noise
+# ratio**, SI-SNR: split the estimate into the part *along* the source, which is signal, and the rest, which is noise,
+# and compare their energies in dB. Scaling the source first to fit the estimate makes loudness irrelevant.
+
+# %%
+t = np.arange(400)
+source = np.sin(2 * np.pi * t / 40)
+estimate = 0.6 * source + 0.3 * np.sin(2 * np.pi * t / 10)  # softer, with another tone left in it
+along = (estimate @ source) / (source @ source) * source
+rest = estimate - along
+by_hand = 10 * np.log10(np.sum(along**2) / np.sum(rest**2))
+figure, axes = plt.subplots(1, 3, figsize=(11, 2.2), sharey=True)
+for axis, (title, curve) in zip(axes, {"estimate": estimate, "along the source": along, "the rest": rest}.items()):
+    axis.plot(t[:120], source[:120], color="0.7", label="source")
+    axis.plot(t[:120], curve[:120])
+    axis.set(title=title, xlabel="sample")
+axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+plt.show()
+
+# %% [markdown]
+# **Question.** What happens to SI-SNR if the estimate is made ten times louder?
+
+# %%
+print(f"by hand {by_hand:.2f} dB, si_snr {float(si_snr(source, estimate)):.2f} dB")
+print(f"ten times louder {float(si_snr(source, 10 * estimate)):.2f} dB")
+assert np.isclose(by_hand, si_snr(source, estimate), atol=1e-6)
+assert np.isclose(by_hand, si_snr(source, 10 * estimate), atol=1e-6), "scale-invariant"
+
+# %% [markdown]
+# Nothing. Two more steps make it a score for a separator. The channels have no order, so we pair them with the sources
+# in the way that scores best, the **best permutation**. And we subtract what the *mixture itself* scores as an
+# estimate of each source: **SI-SNR improvement**. Doing nothing is 0 dB; a network that damages sound falls below.
+
+# %%
+tones = np.stack([source, np.sin(2 * np.pi * t / 10)])  # (sources, samples)
+mixed = tones.sum(axis=0)
+channels = np.stack([0.2 * tones[0] + tones[1], tones[0] + 0.3 * tones[1]])  # in the other order
+pairwise = si_snr(tones[:, None], channels[None])  # (sources, channels)
+straight, swapped = np.mean([pairwise[0, 0], pairwise[1, 1]]), np.mean([pairwise[0, 1], pairwise[1, 0]])
+baseline = np.mean(si_snr(tones, mixed))
+rows = [{"source": str(k + 1), "1": float(pairwise[k, 0]), "2": float(pairwise[k, 1])} for k in range(2)]
+notebook.table(rows, {"source": "SI-SNR in dB, source", "1": "channel 1", "2": "channel 2"})
+print(f"in this order {straight:.2f} dB, swapped {swapped:.2f} dB; the mixture itself {baseline:.2f} dB")
+print(f"improvement {max(straight, swapped) - baseline:.2f} dB")
+assert np.isclose(max(straight, swapped) - baseline, si_snr_improvement(tones, channels, mixed)), "as in the library"
+
+# %% [markdown]
+# ## 6 · The score on held-out scenes
+#
+# Test scenes with two events, from recordings (or seeds) that were not in training. Four ways to make two channels:
+#
+# * the **mixture** itself, twice: 0 dB by definition;
+# * **N**, the untrained network;
+# * **S2**, the trained one;
+# * an **ideal ratio mask**: what a short-time Fourier spectrogram could do if an oracle knew the sources. In each cell
+#   of the spectrogram each source gets the share that its magnitude has there. No separator may look at the sources;
+#   this one is an anchor for what is possible.
+
+
+# %%
+def ideal_mask(scene):
+    """The mixture (samples,) masked by each source's true share of the magnitudes: (sources, samples)."""
+    size = dict(fs=rate, nperseg=512)
+    _, _, mixture = stft(scene.mixture, **size)  # (frequencies, frames)
+    magnitude = np.abs(stft(scene.sources, **size)[2])  # (sources, frequencies, frames)
+    share = magnitude / (magnitude.sum(axis=0) + 1e-12)
+    return istft(share * mixture, **size)[1][:, : scene.mixture.size]
+
+
+test = course.scenes["test"]
+scenes = [test[int(i)] for i in np.flatnonzero(test.number_of_events == 2)[:100]]
+mixtures = np.stack([scene.mixture for scene in scenes])  # (scenes, samples)
+print(f"{len(scenes)} scenes of two events")
+
+# %%
+separated = {
+    "mixture": np.stack([mixtures, mixtures], axis=1),  # (scenes, channels, samples) each
+    "N": processors.separate(snapshots["N"], mixtures),
+    "S2": processors.separate(final, mixtures),
+    "ideal": np.stack([ideal_mask(scene) for scene in scenes]),
+}
+improvement = {
+    name: np.array([si_snr_improvement(s.sources, channels, s.mixture) for s, channels in zip(scenes, estimates)])
+    for name, estimates in separated.items()
+}
+for name in ("N", "S2"):
+    assert np.allclose(separated[name].sum(axis=1), mixtures, atol=1e-4), "the channels sum to the mixture"
+
+# %% [markdown]
+# **Question.** Where do you expect S2 between 0 dB, the mixture, and the ideal mask? And N: above or below 0?
+
+# %%
+names = {"mixture": "mixture itself", "N": f"N, step {steps['N']}", "S2": f"S2, step {steps['S2']}",
+         "ideal": "ideal ratio mask"}  # fmt: skip
+rows = [
+    {"what": names[k], "median": float(np.median(v)), "low": float(np.quantile(v, 0.1)),
+     "high": float(np.quantile(v, 0.9)), "share": f"{np.mean(v > 1e-9):.0%}"}
+    for k, v in improvement.items()]  # fmt: skip
+columns = {
+    "what": "SI-SNR improvement in dB",
+    "median": "median",
+    "low": "10 %",
+    "high": "90 %",
+    "share": "scenes above 0",
+}
+notebook.table(rows, columns)
+
+# %%
+figure, axis = plt.subplots(figsize=(8, 3))
+bins = np.linspace(min(v.min() for v in improvement.values()), max(v.max() for v in improvement.values()), 40)
+for name in ("N", "S2", "ideal"):
+    axis.hist(improvement[name], bins, alpha=0.6, label=f"{names[name]}, median {np.median(improvement[name]):.1f} dB")
+axis.axvline(0, color="0.3", linestyle="--", label="mixture itself")
+axis.set(xlabel="SI-SNR improvement in dB", ylabel="scenes")
+axis.yaxis.get_major_locator().set_params(integer=True)
+axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+plt.show()
+
+# %% [markdown]
+# Look at the spread as well as at the median, and at the share of scenes above 0: in the others the separator does
+# more harm than good. Keep this in mind for the paper's claim that separation need not be optimal to give good views.
+
+# %%
+median = {name: float(np.median(values)) for name, values in improvement.items()}
+assert abs(median["mixture"]) < 1e-6, "the mixture improves on itself by nothing"
+assert median["ideal"] > median["S2"], "no separator without the sources beats the one that has them"
+if PROFILE != "smoke":  # which trains for seconds
+    assert scores["S2"]["loss"] < scores["N"]["loss"], "training lowers the loss on scenes it has not seen"
+    assert median["S2"] > median["N"], "training helps to separate events"
+    assert median["S2"] > 0, "separating is better than doing nothing"
+
+# %% [markdown]
+# ## 7 · Three scenes to hear
+#
+# The best, the median and the worst scene by S2's improvement. Channels are in the order of the sources they fit best;
+# all players of a scene have one gain.
+
+# %%
+log_mel = LogMel()
+order = np.argsort(improvement["S2"])
+
+
+# %%
+def show(scene, channels):
+    """Mixture, sources and channels of a scene, seen and heard; channels are put in the order of the sources."""
+    pairwise = si_snr(scene.sources[:, None], channels[None])
+    if pairwise[0, 1] + pairwise[1, 0] > pairwise[0, 0] + pairwise[1, 1]:
+        channels = channels[::-1]
+    sounds = {"mixture": scene.mixture}
+    sounds |= {f"source: {label}": source for label, source in zip(scene.labels, scene.sources)}
+    sounds |= {f"channel for {label}": channel for label, channel in zip(scene.labels, channels)}
+    notebook.show_log_mel({title: to_numpy(log_mel(w[None]))[0] for title, w in sounds.items()}, columns=5)
+    notebook.players(sounds, rate)
+
+
+# %%
+for title, index in {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}.items():
+    ours, ideal = improvement["S2"][index], improvement["ideal"][index]
+    print(f"{title}: {scenes[index].place}, improvement {ours:+.1f} dB (ideal mask {ideal:+.1f} dB)")
+    show(scenes[index], separated["S2"][index])
+
+# %% [markdown]
+# ## 8 · Scenes with one event
+#
+# **Question.** What should a good separator with two channels do when there is only one sound?
+#
+# All of it in one channel and silence in the other would be right. We measure how loud the quieter channel is, relative
+# to the mixture, and how well the better channel fits the event. Even halves would leave the quieter channel at −6 dB.
+
+# %%
+single = [test[int(i)] for i in np.flatnonzero(test.number_of_events == 1)[:32]]
+mixtures = np.stack([scene.mixture for scene in single])  # (scenes, samples)
+rows = []
+for name in ("N", "S2"):
+    channels = processors.separate(snapshots[name], mixtures)  # (scenes, channels, samples)
+    level = 10 * np.log10(np.sum(channels**2, axis=-1) / np.sum(mixtures**2, axis=-1, keepdims=True) + 1e-10)
+    fit = si_snr(mixtures[:, None], channels).max(axis=1)
+    rows.append({"what": names[name], "quiet": float(np.median(level.min(axis=1))), "fit": float(np.median(fit))})
+columns = {"quiet": "quieter channel, dB relative to the mixture", "fit": "SI-SNR of the better channel in dB"}
+notebook.table(rows, {"what": f"median of {len(single)} one-event scenes"} | columns)
+show_single = {f"S2, channel {m + 1}": channels[0, m] for m in range(2)}
+notebook.listen({f"mixture = {single[0].labels[0]}": single[0].mixture} | show_single, rate)
+
+# %% [markdown]
+# Where the event is spread over both channels, the network has *split* one sound, by frequency or by time, instead of
+# separating two: **over-separation**. For a separator this is a fault. For our purpose it is no catastrophe: as a view
+# of the scene, part of a dog's bark is still a dog.
+
+# %%
+recorded = course.record(
+    "03",
+    first_losses=[float(value) for value in history["first_losses"]],
+    final_loss=float(history["loss"][-1]),
+    held_out_loss=scores["S2"]["loss"],
+    halves_loss=anchors["halves"]["loss"],
+    sisnri_median=median["S2"],
+    sisnri_untrained=median["N"],
+    sisnri_ideal=median["ideal"],
+    steps=int(steps["S2"]),
+)
+recorded
+
+# %% [markdown]
+# ## Recap
+#
+# | idea | in the paper | in the code |
+# |---|---|---|
+# | mixtures of mixtures | separator trained "fully unsupervised", MixIT | `SeparationModel.pair` |
+# | best of $2^M$ assignments | M = 2, so four | `MixIT`, `assignments` |
+# | thresholded error energy in dB | MixIT's release: 30 dB | `MixIT(max_snr=30)` |
+# | one run, four snapshots | steps 0, 500, 5,000 and 1.7 M | `course.snapshots()` |
+# | SI-SNR improvement, best permutation | not in the slides; usual for separators | `si_snr_improvement` |
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** How many assignments are there for M = 4 and M = 8 channels? Why can it make sense to have more channels than
+# references?
+
+# %% tags=["solution"]
+from sepcl_keras.losses import assignments
+
+for channels_made in (2, 4, 8):
+    print(f"M = {channels_made}: {len(assignments(channels_made))} assignments")
+# With M = 2 each channel must hold a whole recording. With more, each event can have a channel of its own, and the
+# assignment puts the recordings together: the training task then asks for events, not for recordings.
+
+# %% [markdown]
+# **2.** What does the threshold do? Draw the loss of one reference against the true SNR of its remix, for
+# `max_snr` of 10, 30 and 100 dB.
+
+# %% tags=["solution"]
+reference, noise = np.random.default_rng(0).normal(size=(2, 16_000))
+noise *= np.linalg.norm(reference) / np.linalg.norm(noise)
+snr = np.arange(-10, 61, 2)
+figure, axis = plt.subplots(figsize=(6, 2.8))
+for limit in (10, 30, 100):
+    values = [log_mse(reference, reference + 10 ** (-s / 20) * noise, limit) for s in snr]
+    axis.plot(snr, values, label=f"max_snr {limit} dB")
+axis.set(xlabel="SNR of the remix in dB", ylabel="loss in dB")
+axis.legend()
+plt.show()
+# Beyond the threshold the curve is flat: no gradient is spent on clips that are already good.
+
+# %% [markdown]
+# **3.** SI-SNR forgives loudness. Does it forgive a flipped sign? A delay of one sample? Try a real source.
+
+# %% tags=["solution"]
+source = scenes[0].sources[0].astype("float64")
+print(f"itself {float(si_snr(source, source)):.0f} dB, flipped {float(si_snr(source, -source)):.0f} dB")
+print(f"one sample late {float(si_snr(source, np.roll(source, 1))):.1f} dB")
+# A sign is a scale. A delay is not: SI-SNR compares sample by sample, so high frequencies suffer at once. A channel
+# may sound right and score badly; the reverse is rare. Listen as well as measure.
+
+# %% [markdown]
+# ## What to read next
+#
+# - Wisdom et al., *Unsupervised Sound Separation Using Mixture Invariant Training*, 2020.
+# - Le Roux et al., *SDR – Half-baked or Well Done?*, 2019: on SI-SNR and its relatives.
+#
+# Next: [04 · Snapshots](04_snapshots.ipynb): four stages of the run you have just made, heard side by side.

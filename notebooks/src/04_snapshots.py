@@ -1,0 +1,354 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 04 · Snapshots
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sepcl-keras/sepcl-keras/blob/main/notebooks/04_snapshots.ipynb)
+
+# %% [markdown]
+# | | |
+# |---|---|
+# | **you will** | hear and measure four moments in the life of one separator: untrained, just begun, on its way, finished |
+# | **you need** | what a mask and mixture consistency are (notebook 02), and how the separator was trained (notebook 03) |
+# | **you make** | nothing new to keep: you get to know N, F, S1 and S2, the four *processors* of the paper |
+# | **time** | about half a minute on a CPU (tiny) once the separator is trained; on a GPU (full): not measured yet |
+
+# %% tags=["parameters"]
+import os
+
+PROFILE = os.environ.get("SEPCL_PROFILE", "tiny")
+DATA = os.environ.get("SEPCL_DATA", "made")
+SEED = int(os.environ.get("SEPCL_SEED", "0"))
+OUT = os.environ.get("SEPCL_OUT")
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+from keras import ops
+
+from sepcl_keras import notebook
+from sepcl_keras.course import read_rows
+from sepcl_keras.evaluation import si_snr_improvement
+from sepcl_keras.features import LogMel
+from sepcl_keras.processors import QUIET, separate
+
+course = notebook.setup(PROFILE, DATA, SEED, OUT)
+
+# %% [markdown]
+# ## Four moments of one run
+#
+# A **snapshot** is the network as it stood at one step of its training, with its weights frozen from then on. The
+# paper keeps four of *one* run and calls them processors: **N** (no training), **F** (a few steps), **S1** and **S2**
+# (some and many steps). Ours are of notebook 03's run; if it has not run yet, the separator is trained here first,
+# which takes minutes and is then kept.
+
+# %%
+snapshots, _ = course.snapshots()  # name -> TDCNPlusPlus
+NAMES = tuple(snapshots)
+
+# %% [markdown]
+# Our run is far shorter than the paper's, so the names stand for *stages*, not for step counts. The last two columns
+# say why anyone should keep an untrained network: the slides' mAP (mean average precision, higher is better) when the
+# views for contrastive learning come from that snapshot alone.
+
+# %%
+PAPER_STEPS = {"N": 0, "F": 500, "S1": 5_000, "S2": 1_700_000}  # slides, Table 4
+steps, rows = course.profile.snapshot_steps, read_rows()
+notebook.table(
+    [{"name": name, "ours": f"{steps[name]:,}", "paper": f"{PAPER_STEPS[name]:,}",
+      "similarity": rows[name].slides, "joint": rows[f"{name} joint"].slides} for name in NAMES],
+    {"name": "snapshot", "ours": "our step", "paper": "the paper's step",
+     "similarity": "slides: mAP, similarity loss", "joint": "slides: mAP, both losses"},
+)  # fmt: skip
+
+# %% [markdown]
+# **Question.** Before you hear them: which snapshot would you expect to make the most useful views, and does the
+# table agree with you?
+#
+# ## A law that no snapshot breaks
+#
+# We let each snapshot separate the first test scenes; neither these scenes nor their recordings were part of any
+# training. Mixture consistency is a layer, not something learned. So even the untrained network's channels must sum
+# to the mixture.
+
+# %%
+test, rate = course.scenes["test"], course.profile.sample_rate
+scenes = [test[i] for i in range(min(len(test), 48))]
+mixtures = np.stack([scene.mixture for scene in scenes])  # (clips, samples)
+separated = {name: separate(separator, mixtures) for name, separator in snapshots.items()}  # (clips, sources, samples)
+print("channels (clips, sources, samples):", separated["N"].shape)
+for name in NAMES:
+    difference = float(np.abs(separated[name].sum(axis=1) - mixtures).max())
+    assert difference < 1e-5, f"the channels of {name} do not sum to the mixture"
+    print(f"{name:<3} largest |sum of channels − mixture| = {difference:.1e}")
+
+# %% [markdown]
+# ## One scene, four snapshots
+#
+# Among these scenes we choose one with two events that are easy to follow: about equally loud, and of different
+# frequencies. It is the scene of notebook 00.
+
+
+# %%
+def hard_to_follow(index):
+    """Small where a scene's two events are about equally loud and differ in their frequencies."""
+    first, second = np.abs(np.fft.rfft(scenes[index].sources))  # magnitudes of all frequencies
+    loudness = np.linalg.norm(first), np.linalg.norm(second)
+    alike = first @ second / np.prod(loudness)  # 1: the same spectrum, 0: no frequency in common
+    return alike + abs(20 * np.log10(loudness[0] / loudness[1])) / 10  # 1 for a difference of 10 dB
+
+
+chosen = min(np.flatnonzero(test.number_of_events[: len(scenes)] == 2), key=hard_to_follow)
+scene, channels = scenes[chosen], {name: found[chosen] for name, found in separated.items()}  # (sources, samples) each
+print(f"{scene.place}: {' and '.join(scene.labels)}")
+
+# %% [markdown]
+# All pictures below share one colour scale and all players **one gain**. That matters: players that make each sound
+# equally loud would hide that a channel is half silent.
+#
+# **Question.** Which row is closest to the two true sources? Which channels are hard to tell from the mixture?
+
+# %%
+sounds = {"mixture": scene.mixture}
+sounds |= {f"true: {label}": source for label, source in zip(scene.labels, scene.sources, strict=True)}
+sounds["sum of S2's channels"] = channels["S2"].sum(axis=0)
+sounds |= {f"{name}, channel {m + 1}": channels[name][m] for name in NAMES for m in range(2)}
+notebook.listen(sounds, rate)
+
+# %% [markdown]
+# The order of the channels means nothing: MixIT never told the network which event goes where, so channel 1 may hold
+# either event.
+#
+# ## How well do they separate?
+#
+# **SI-SNR**, the scale-invariant signal-to-noise ratio, says in dB how much of an estimate lies along the true
+# source, whatever its volume. Its **improvement** is what the channel gains over simply handing out the mixture. Zero
+# is easy to read: that is what you get from *the mixture as every channel*. The metric may pair channels and sources
+# as suits best.
+#
+# **Question.** Where will N lie: above zero, at zero or below? Remember that an untrained network also *distorts*.
+
+
+# %%
+def boxes(axis, values, ylabel):
+    """A box and one dot a value for each snapshot; `values`: name -> (n,)."""
+    axis.boxplot(list(values.values()), positions=range(len(values)), widths=0.5, showfliers=False,
+                 medianprops={"color": "0.1", "linewidth": 2}, boxprops={"color": "0.5"})  # fmt: skip
+    for place, (found, colour) in enumerate(zip(values.values(), notebook.COLOURS)):
+        jitter = np.random.default_rng(0).uniform(-0.18, 0.18, len(found))  # so that dots do not hide each other
+        axis.plot(place + jitter, found, ".", color=colour, alpha=0.5, markersize=5)
+    axis.set_xticks(range(len(values)), [f"{name}\nstep {steps[name]}" for name in values])
+    axis.set_ylabel(ylabel)
+
+
+# %%
+improvement = {name: course.separation(separator) for name, separator in snapshots.items()}  # (scenes,) in dB
+figure, axis = plt.subplots(figsize=(6.5, 3.4))
+boxes(axis, improvement, "SI-SNR improvement in dB")
+axis.axhline(0, color="0.4", linestyle="--", linewidth=1, label="the mixture as every channel")
+axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
+plt.show()
+for name, found in improvement.items():
+    print(f"{name:<3} median {np.median(found):+.2f} dB over {len(found)} two-event test scenes, "
+          f"{np.mean(found > 0):.0%} of them improved")  # fmt: skip
+
+# %% [markdown]
+# Read the spread before the median: scenes differ. A separator trained for minutes gains little beside the 1.7
+# million steps of the paper's S2, and events that overlap in time *and* pitch stay together. For what follows this
+# matters less than you may think: a *view* need not be a clean source. It must differ from the mixture and still tell
+# what was in it.
+#
+# ## How do the channels share the sound?
+#
+# Three measurements on the same test scenes, of any number of events:
+#
+# 1. **level balance**: by how many dB the louder channel exceeds the quieter one;
+# 2. **correlation** of each channel's waveform with the mixture's: 1 means a scaled copy, nothing more;
+# 3. **log-mel distance**: the mean absolute difference between the spectrograms of channel and mixture, in the
+#    picture that the encoder will see, *after* a constant difference (a mere change of volume) is taken out.
+
+# %%
+layer = LogMel()
+
+
+def log_mel(waveforms):
+    """(clips, samples) -> (clips, frames, mels)"""
+    return np.asarray(layer(np.float32(waveforms)))
+
+
+def decibels(waveforms):
+    """Energy (...,) of waveforms (..., samples) in dB."""
+    return 10 * np.log10(np.square(waveforms).sum(axis=-1) + 1e-12)
+
+
+# %%
+level, correlation, distance = {}, {}, {}
+mixture_mel = log_mel(mixtures)
+for name, found in separated.items():
+    level[name] = decibels(found) - decibels(mixtures)[:, None]  # (clips, sources)
+    cosine = (found * mixtures[:, None]).sum(axis=-1) / np.linalg.norm(found, axis=-1)
+    correlation[name] = (cosine / np.linalg.norm(mixtures, axis=-1)[:, None]).ravel()  # waveforms have mean 0
+    difference = np.stack([log_mel(found[:, m]) - mixture_mel for m in range(2)], axis=1)
+    difference -= difference.mean(axis=(2, 3), keepdims=True)  # volume out
+    distance[name] = np.abs(difference).mean(axis=(2, 3)).ravel()  # (clips × sources,)
+balance = {name: np.abs(found[:, 0] - found[:, 1]) for name, found in level.items()}  # (clips,) in dB
+
+# %% [markdown]
+# **Question.** For a network whose masks know nothing yet, what do you expect: balanced or unbalanced channels? Close
+# to the mixture or far from it?
+
+# %%
+figure, axes = plt.subplots(1, 3, figsize=(12, 3.4))
+boxes(axes[0], balance, "louder − quieter channel, dB")
+boxes(axes[1], correlation, "correlation with the mixture")
+boxes(axes[2], distance, "log-mel distance to the mixture")
+plt.show()
+quiet = {name: float(np.mean(found < QUIET)) for name, found in level.items()}
+print(f"channels more than {-QUIET:.0f} dB under their mixture:", {name: f"{q:.0%}" for name, q in quiet.items()})
+
+# %% [markdown]
+# Two failures would show here. If correlations sit at 1 and distances at 0, the channels are copies, and "mixture
+# against channel" is "mixture against mixture" under another name. If one channel is far below the other, the sound
+# has not been shared out at all: one channel holds the scene and the other next to nothing, and a nearly silent view
+# teaches little.
+#
+# ## Why the untrained network answers with the mixture
+#
+# N is not noise, and not silence either. Look at its last layer. With raw sources $s_m$, weights $w_m$ that sum to
+# one, and $k$ the *other* channel, mixture consistency gives
+#
+# $$\text{output}_m = s_m + w_m\,(x - s_m - s_k) = \underbrace{w_m\,x}_{\text{the mixture, quieter}} + \underbrace{(1 - w_m)\,s_m - w_m\,s_k}_{\text{what the network adds}}.$$
+#
+# Whatever the network does not explain is handed back as mixture. We run the separator by hand up to that point.
+
+
+# %%
+def before_consistency(separator, waveforms):
+    """Raw sources (clips, sources, samples) and weights (clips, sources)."""
+    x = ops.convert_to_tensor(waveforms)
+    coefficients = separator.encoder(separator.frame(x))  # (clips, frames, basis)
+    y = separator.initial(coefficients)
+    for block in separator.blocks:
+        y = block(y)
+    masks = ops.reshape(separator.masks(y), (*coefficients.shape[:2], -1, coefficients.shape[2]))
+    masked = ops.transpose(masks * coefficients[:, :, None], (0, 2, 1, 3))  # (clips, sources, frames, basis)
+    sources = separator.overlap_add(separator.decoder(masked), waveforms.shape[-1])
+    weights = ops.softmax(separator.weighting(ops.mean(y, axis=1)))
+    return ops.convert_to_numpy(sources), ops.convert_to_numpy(weights)
+
+
+# %%
+some = mixtures[:8]
+for name, separator in snapshots.items():
+    raw, w = before_consistency(separator, some)
+    w = w[:, :, None]  # (clips, sources, 1)
+    quieter = w * some[:, None]  # w_m x
+    added = (1 - w) * raw - w * raw[:, ::-1]  # the other channel is the same array, backwards
+    assert np.allclose(quieter + added, separated[name][:8], atol=1e-3), f"the formula does not give {name}'s output"
+    against = decibels(added) - decibels(quieter)
+    print(f"{name:<3} weights {w.min():.2f} … {w.max():.2f}; what is added: {np.median(against):+.1f} dB beside w·x")
+
+# %% [markdown]
+# The formula holds for every snapshot, and the check above compares it with the network's real output. For N the
+# weights come from random numbers through a softmax, so neither channel can claim all of the mixture; the raw sources
+# are a random filtering of the mixture itself. Together: **a quieter copy of the mixture, with random colouring**.
+# How good a copy?
+
+# %%
+gain = {name: (found * mixtures[:, None]).sum(axis=-1) / np.square(mixtures).sum(axis=-1)[:, None]
+        for name, found in separated.items()}  # the best g in channel ≈ g · mixture, (clips, sources)  # fmt: skip
+for name in NAMES:
+    copy = np.median(np.square(correlation[name]))
+    print(f"{name:<3} gain {np.median(gain[name]):.2f}; that copy explains {copy:.0%} of a channel's energy (medians)")
+assert np.median(correlation["N"]) > 0.5, "N should still resemble the mixture"
+
+# %% [markdown]
+# So N costs nothing to train and acts as a random colouring that knows nothing of sounds: an *augmentation*. A
+# trained separator treats each scene by what it hears there. In the slides N alone is at least as good as S2 alone,
+# and both **together** (one of them drawn at random for each pair, "S2 or N") are better than either; the table at
+# the top and this one show it.
+
+# %%
+both = ("N", "S2", "S2∨N")
+notebook.table(
+    [{"views": name, "similarity": rows[name].slides, "joint": rows[f"{name} joint"].slides} for name in both],
+    {"views": "views by", "similarity": "slides: mAP, similarity loss", "joint": "slides: mAP, both losses"},
+)
+
+# %%
+course.record(
+    "04",
+    steps={name: int(steps[name]) for name in NAMES},
+    si_snr_improvement={name: float(np.median(found)) for name, found in improvement.items()},
+    share_improved={name: float(np.mean(found > 0)) for name, found in improvement.items()},
+    level_balance={name: float(np.median(found)) for name, found in balance.items()},
+    quiet_share=quiet,
+    correlation_with_mixture={name: float(np.median(found)) for name, found in correlation.items()},
+    log_mel_distance={name: float(np.median(found)) for name, found in distance.items()},
+)
+
+# %% [markdown]
+# ## Recap
+#
+# | idea | in the paper | in the code |
+# |---|---|---|
+# | one run, four processors | steps 0, 500, 5 k, 1.7 M | `profile.snapshot_steps`, `course.snapshots()` |
+# | two channels a scene | M = 2, "more practical than 4" | `TDCNPlusPlus(num_sources=2)` |
+# | channels sum to the mixture | mixture consistency, learned weights | `mixture_consistency` |
+# | quality of separation | not on the slides | `course.separation(separator)`, SI-SNR improvement |
+# | an untrained separator as augmentation | N: no worse than S2 alone | `output = w·x + (1 − w)·s − w·s'` |
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** What is the SI-SNR improvement of the crudest separator of all, half of the mixture in each channel? And of
+# the perfect one, the true sources themselves? Predict both for the scene above.
+
+# %% tags=["solution"]
+halves = np.stack([scene.mixture / 2, scene.mixture / 2])
+for title, estimates in {"halves": halves, "perfect": scene.sources}.items():
+    print(f"{title:<8}{si_snr_improvement(scene.sources, estimates, scene.mixture):+.2f} dB")
+# Scale does not count, so a half is as good as the mixture. A perfect estimate would be infinitely good: the metric
+# stops at 100 dB, less what the mixture had.
+
+# %% [markdown]
+# **2.** A scene with a *single* event needs no separation. Should the two channels then be balanced or not? Compare
+# the level balance of S2 on test scenes of one and of two events.
+
+# %% tags=["solution"]
+events = test.number_of_events[: len(mixtures)]
+for number in (1, 2):
+    if (events == number).any():
+        print(f"{number} event(s): median balance {np.median(balance['S2'][events == number]):.1f} dB")
+# A good separator leaves one channel nearly silent when there is one event, and shares two events out.
+
+# %% [markdown]
+# **3.** Are N's two channels different views of each other? Correlate channel 1 with channel 2, for N and for S2.
+
+# %% tags=["solution"]
+for name in ("N", "S2"):
+    a, b = separated[name][:, 0], separated[name][:, 1]
+    r = (a * b).sum(axis=-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
+    print(f"{name:<3} median correlation between the channels {np.median(r):.2f}")
+# Perfectly separated events of different recordings would have a correlation near 0.
+
+# %% [markdown]
+# ## What to read next
+#
+# * Wisdom et al. 2020, *Unsupervised sound separation using mixture invariant training*: the loss behind all
+#   snapshots.
+# * Tian et al. 2020, *What makes for good views for contrastive learning?*: why a view should share little but the
+#   right thing.
+# * Le Roux et al. 2019, *SDR – half-baked or well done?*: where SI-SNR is from and what it hides.
+#
+# Next: [05 · Views](05_views.ipynb), where channels become training pairs.

@@ -1,0 +1,518 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 05 · Views
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sepcl-keras/sepcl-keras/blob/main/notebooks/05_views.ipynb)
+
+# %% [markdown]
+# | | |
+# |---|---|
+# | **you will** | store what four snapshots make of every scene, draw pairs from it, see and hear a pair, mask and warp it, and measure how different two views are |
+# | **you need** | notebooks 01 and 04 help; everything missing is made here |
+# | **you make** | the views: log-mel spectrograms of all mixtures and channels, from which the encoder will be trained |
+# | **time** | about two minutes on a CPU (tiny), half of it for the views; on a GPU (full): not measured yet |
+
+# %% tags=["parameters"]
+import os
+
+PROFILE = os.environ.get("SEPCL_PROFILE", "tiny")
+DATA = os.environ.get("SEPCL_DATA", "made")
+SEED = int(os.environ.get("SEPCL_SEED", "0"))
+OUT = os.environ.get("SEPCL_OUT")
+
+# %%
+import matplotlib.pyplot as plt
+import numpy as np
+
+from sepcl_keras import notebook
+from sepcl_keras.augmentation import SpecAugment
+from sepcl_keras.course import MAIN_ROW, read_rows
+from sepcl_keras.features import PATCH_FRAMES, LogMel
+from sepcl_keras.processors import QUIET, ViewPairs, separate
+
+course = notebook.setup(PROFILE, DATA, SEED, OUT)
+
+# %% [markdown]
+# ## What a view is
+#
+# Contrastive learning compares. It needs two **views** of one thing, different on the surface and alike in meaning, and
+# it asks a network to see that they belong together. For pictures the views are crops and changed colours, tuned by hand.
+# The paper's proposal for sound: let the **separator** make them. A scene (the *mixture*) and one of its separated
+# *channels* share sounds, yet differ; and how they differ depends on the scene, not on a dial.
+#
+# Four **snapshots** of one separator serve as **processors**: N is untrained, F barely trained, S1 further on, S2 the
+# last. Each has two output channels. So a scene has nine views: the mixture, and four times two channels.
+#
+# A processor never changes again once its snapshot is taken. So each clip is separated **once**, as a whole, and the
+# log-mel spectrograms go to disk. If you run this notebook first, the next cell also trains the separator (minutes).
+
+# %%
+views = course.views()
+clips, per_clip, frames, mels = views.log_mel.shape
+print("log_mel (clips, views, frames, mels):", views.log_mel.shape, views.log_mel.dtype, type(views.log_mel).__name__)
+print("level   (clips, views), dB under the mixture:", views.level.shape, views.level.dtype)
+
+# %% [markdown]
+# The type is `memmap`: a **memory map** is a file that behaves like an array. Nothing is read until somebody asks for a
+# slice, and then only that slice. The numbers are `float16`, half the bytes of `float32`; the rounding is far below
+# anything that a sound changes.
+#
+# **Question.** How many bytes does a batch need from disk? How many bytes would it take to keep the same views as
+# waveforms in `float32`?
+
+# %%
+batch_size = course.profile.batch_size
+patch_bytes = PATCH_FRAMES * mels * views.log_mel.itemsize
+waveform_bytes = clips * per_clip * course.profile.clip_samples * 4
+print(f"all views as log-mel, float16   {views.log_mel.nbytes / 1e6:9.1f} MB")
+print(f"all views as waveforms, float32 {waveform_bytes / 1e6:9.1f} MB")
+print(f"one batch: 2 × {batch_size} patches      {2 * batch_size * patch_bytes / 1e6:9.1f} MB")
+
+# %% [markdown]
+# View 0 is the mixture; then come the channels, processor by processor. `level` says how much energy a channel has,
+# in decibel relative to its mixture: 0 dB is as much, −10 dB a tenth, −20 dB a hundredth.
+
+
+# %%
+def name_of(column):
+    """The view in words: which processor, which of its channels."""
+    if column == 0:
+        return "mixture"
+    processor, source = divmod(int(column) - 1, views.num_sources)
+    return f"{views.processors[processor]} channel {source + 1}"
+
+
+train = course.scenes["train"]
+index = int(np.flatnonzero(train.number_of_events == train.number_of_events.max())[0])
+print("scene", index, "holds", ", ".join(train[index].labels))
+panels = {}
+for processor in views.processors:  # a row for each: the mixture, then the processor's channels
+    for column in (0, *views.columns((processor,))):
+        title = (
+            f"mixture, beside {processor}"
+            if column == 0
+            else f"{name_of(column)} ({views.level[index, column]:.1f} dB)"
+        )
+        panels[title] = views.log_mel[index, column]
+notebook.show_log_mel(panels, columns=1 + views.num_sources)
+
+# %% [markdown]
+# Go down the rows from N to S2. The untrained network filters the whole scene in an arbitrary way; training teaches it
+# to decide what goes where, and how far that has come depends on how long it was trained. Notebook 04 lets you hear all
+# four. For *views* even the untrained one may do: it changes the scene, and leaves in it what the scene is about.
+#
+# ## Pairs
+#
+# `ViewPairs` draws the batches. For each clip of a batch it draws two views and, for each of them, a **patch** of 96
+# frames (0.96 s). There are three ways to pair:
+#
+# | pairing | first view | second view |
+# |---|---|---|
+# | mix-mix | mixture | mixture |
+# | mix-chan | mixture | a channel |
+# | chan-chan | a channel | a channel |
+#
+# Which channel? The **OR rule**: the processor is drawn anew for every clip and step, with equal odds among those
+# listed; so is one of its two channels. The listed processors here are those of the paper's best system.
+
+# %%
+row = read_rows()[MAIN_ROW]
+print(f"{MAIN_ROW}: pairing {row.pairing}, processors {row.processors}")
+number = min(batch_size, clips)
+pairs = {p: ViewPairs(views, p, row.processors, number, seed=SEED) for p in ("mix-mix", "mix-chan", "chan-chan")}
+((first, second),) = pairs["mix-chan"][0]  # the batch of step 0
+print("first views (pairs, frames, mels):", first.shape, "· second views:", second.shape, first.dtype)
+
+# %% [markdown]
+# Two pairs of each kind, as the encoder will get them (before masking). The title gives the view and the second at which
+# its patch begins.
+
+# %%
+shown = {}
+for pairing, dataset in pairs.items():
+    drawn, columns, starts = dataset.draw(0)  # (pairs,), (2, pairs), (2, pairs)
+    for pair in range(2):
+        for view in range(2):
+            start = starts[view, pair]
+            title = f"{pairing} {pair + 1}{'ab'[view]}\n{name_of(columns[view, pair])} at {start / 100:.2f} s"
+            shown[title] = views.log_mel[drawn[pair], columns[view, pair], start : start + PATCH_FRAMES]
+notebook.show_log_mel(shown, columns=4)
+
+# %% [markdown]
+# ## Hear a pair
+#
+# The disk holds spectrograms, and those cannot be played. But we know what they were made from: the clip and the
+# snapshot. So we separate this one clip again and cut both waveforms where the pair was cut. Frame *f* of a log-mel
+# begins at sample 160·*f* (the **hop**), and 96 frames of 400 samples reach over 95 · 160 + 400 = 15,600 samples.
+
+# %%
+HOP, PATCH_SAMPLES = 160, 15_600
+snapshots = course.snapshots()[0]
+drawn, columns, starts = pairs["mix-chan"].draw(0)
+pair = int(np.argmax(np.minimum(first.mean(axis=(1, 2)), second.mean(axis=(1, 2)))))  # one that is loud in both views
+clip, column = int(drawn[pair]), int(columns[1, pair])
+processor, source = divmod(column - 1, views.num_sources)
+scene = train[clip]
+channels = separate(snapshots[views.processors[processor]], scene.mixture[None])[0]  # (sources, samples)
+assert np.abs(channels.sum(axis=0) - scene.mixture).max() < 1e-4, "the channels do not sum to the mixture"
+print(f"scene {clip}: {', '.join(scene.labels)}; the channel is {name_of(column)}")
+
+# %%
+begin = starts[:, pair] * HOP  # samples, one for each view
+crops = {
+    f"mixture at {begin[0] / 16_000:.2f} s": scene.mixture[begin[0] : begin[0] + PATCH_SAMPLES],
+    f"{name_of(column)} at {begin[1] / 16_000:.2f} s": channels[source, begin[1] : begin[1] + PATCH_SAMPLES],
+}
+notebook.players({"the whole mixture": scene.mixture, f"the whole {name_of(column)}": channels[source]})
+notebook.listen(crops)
+
+# %% [markdown]
+# Each row of players shares one gain. The two short sounds are a **positive pair**: the encoder will be asked
+# to place them near each other, nearer than any other patch of the batch.
+#
+# Is what you heard what the encoder gets? The log-mel of the short waveforms must be the stored patches, up to the
+# rounding to `float16`.
+
+# %%
+log_mel = LogMel()
+largest = 0.0
+for waveform, patch in zip(crops.values(), (first[pair], second[pair]), strict=True):
+    again = np.asarray(log_mel(waveform[None].astype("float32")))[0]
+    assert again.shape == patch.shape, "the crop is not one patch"
+    largest = max(largest, float(np.abs(again - patch).max()))
+assert largest < 0.02, "the sound and the stored patch are not the same"
+print(f"largest difference between heard and stored: {largest:.4f} (float16 rounds by up to {2**-9:.4f} below 8)")
+
+# %% [markdown]
+# ## Temporal proximity
+#
+# The two patches of a pair begin at **independent** moments of the clip, each equally likely. What sounds within a few
+# seconds mostly belongs together, even if the very moment differs; so an encoder that finds the two alike must have
+# noticed something that *lasts*. The paper takes over this idea from the triplet system of 2018.
+#
+# Here is the pair in its clip: one frame for each view.
+
+# %%
+figure, axes = plt.subplots(2, 1, figsize=(9, 3.6), sharex=True)
+for axis, view, start in zip(axes, (0, column), starts[:, pair], strict=True):
+    axis.imshow(views.log_mel[clip, view].astype("float32").T, origin="lower", aspect="auto", cmap="magma",
+                vmin=-4.6, vmax=4, extent=(0, frames * 0.01, 0, mels))  # fmt: skip
+    axis.axvspan(start * 0.01, (start + PATCH_FRAMES) * 0.01, fill=False, edgecolor="white", linewidth=2)
+    axis.set(title=name_of(view), ylabel="mel band")
+axes[-1].set_xlabel("time in s")
+plt.show()
+
+# %% [markdown]
+# **Question.** How often do the two patches of a pair overlap in time? (A patch is 96 frames; there are
+# `frames − 95` places to begin.)
+
+# %%
+steps = -(-1000 // number)
+draws = [pairs["mix-chan"].draw(step) for step in range(steps)]
+all_columns = np.concatenate([c for _, c, _ in draws], axis=1)[:, :1000]  # (2, 1000)
+all_starts = np.concatenate([s for _, _, s in draws], axis=1)[:, :1000]
+distance = np.abs(all_starts[0] - all_starts[1])
+places = frames - PATCH_FRAMES + 1
+expected = np.where(np.arange(places) == 0, 1, 2) * (places - np.arange(places)) / places**2  # of each distance
+overlap = float(np.mean(distance < PATCH_FRAMES))
+print(f"overlapping pairs: {overlap:.1%} of 1000 drawn, {expected[:PATCH_FRAMES].sum():.1%} expected")
+print(f"time between two patches: {distance.mean() / 100:.2f} s on average, {distance.max() / 100:.2f} s at most")
+
+# %% [markdown]
+# ## The OR rule, counted
+#
+# **Question.** Three processors with two channels each, a thousand draws: how many do you expect for each processor?
+# And what would change if S2 alone were listed?
+
+# %%
+assert (all_columns[0] == 0).all(), "the first view of mix-chan must be the mixture"
+counts = {p: int(np.isin(all_columns[1], views.columns((p,))).sum()) for p in views.processors}
+odds = 1 / len(row.processors)
+spread = np.sqrt(1000 * odds * (1 - odds))
+for name, count in counts.items():
+    wanted = 1000 * odds if name in row.processors else 0
+    assert abs(count - wanted) <= (5 * spread if wanted else 0), f"the OR rule does not draw {name} as it should"
+    print(
+        f"{name:>3}: {count:4d} of 1000, expected {wanted:6.1f}" + (f" ± {spread:.1f}" if wanted else " (not listed)")
+    )
+
+# %% [markdown]
+# With S2 alone every channel of a clip would come back after a few passes over the data; with three processors there are
+# three times as many, and they differ in *kind*. That diversity is what the paper's best rows have in common.
+#
+# ## Reading without surprises
+#
+# What is drawn depends on the seed and the step alone, not on what was drawn before. So a run can stop and resume at
+# any step, and two runs of one seed see the same batches.
+
+# %%
+again = ViewPairs(views, "mix-chan", row.processors, number, seed=SEED)
+other = ViewPairs(views, "mix-chan", row.processors, number, seed=SEED + 1)
+same = [np.array_equal(a, b) for a, b in zip(again.draw(7), pairs["mix-chan"].draw(7), strict=True)]
+different = [np.array_equal(a, b) for a, b in zip(other.draw(7), pairs["mix-chan"].draw(7), strict=True)]
+assert all(same) and not all(different), "a draw must depend on seed and step alone"
+assert len(set(drawn.tolist())) == len(drawn), "a clip must not meet itself as a negative"
+print("step 7 again:", same, "· with another seed:", different)
+
+# %% [markdown]
+# The second `assert` matters too: within a batch no clip appears twice, else a clip would be its own negative.
+#
+# ## SpecAugment, step by step
+#
+# Cropping and separating are not all. While training, each patch also goes through **SpecAugment**, which damages it a
+# little, so that no single detail can carry the comparison. Three steps, in this order:
+#
+# 1. **time warp**: one inner frame moves by up to six frames, both ends stay, all else stretches or shrinks;
+# 2. **time masks**: two stripes of up to 12 frames take the patch's mean value;
+# 3. **frequency masks**: two stripes of up to 8 mel bands do too.
+#
+# The mean says nothing about what stood there, and it lies where the encoder's first normalisation expects values.
+
+# %%
+patch = first[pair][None]  # (1, frames, mels)
+off = dict(time_warp=0, time_masks=0, frequency_masks=0)
+stages = {
+    "time warp": SpecAugment(**off | dict(time_warp=6), seed=SEED + 1),
+    "time masks": SpecAugment(**off | dict(time_masks=2), seed=SEED + 2),
+    "frequency masks": SpecAugment(**off | dict(frequency_masks=2), seed=SEED + 3),
+    "all three": SpecAugment(seed=SEED + 4),
+}
+seen = {name: np.asarray(stage(patch, training=True))[0] for name, stage in stages.items()}
+assert np.array_equal(np.asarray(stages["all three"](patch, training=False)), patch), "evaluation must not be augmented"
+notebook.show_log_mel({"as drawn": patch[0]} | seen, columns=5)
+
+# %% [markdown]
+# The warp is **mild** on purpose: hard to see here. A trick makes it visible: warp a patch in which every cell holds the
+# number of its own frame. Then each cell of the result says which frame it came from. Beside it, a reach that nobody would
+# train with.
+
+# %%
+ramp = np.tile(np.arange(PATCH_FRAMES, dtype="float32")[:, None], (6, 1, mels))  # (6 patches, frames, mels)
+figure, axes = plt.subplots(1, 2, figsize=(9, 2.6), sharey=True)
+for axis, reach in zip(axes, (6, 40), strict=True):
+    layer = SpecAugment(**off | dict(time_warp=reach), seed=SEED)
+    shift = np.asarray(layer(ramp, training=True))[:, :, 0] - ramp[:, :, 0]  # (6 draws, frames)
+    assert np.abs(shift).max() < reach + 0.01 and np.abs(shift[:, [0, -1]]).max() < 0.01, "the warp reaches too far"
+    axis.plot(shift.T)
+    axis.set(title=f"reach {reach} frames, six draws", xlabel="frame", ylabel="comes from … frames later")
+plt.show()
+
+# %% [markdown]
+# **Another instance for each view.** The layer draws anew for each patch, so the two views of a pair are never masked
+# alike. Below, the *same* patch four times in one batch.
+#
+# **Question.** Two masks of 0 to 12 frames of 96, two of 0 to 8 bands of 64, overlaps allowed: what share of a patch is
+# masked, on average? A tenth, a quarter, a half?
+
+# %%
+augment = SpecAugment(seed=SEED)
+batch = np.asarray(augment(np.repeat(patch, 4, axis=0), training=True))  # (4, frames, mels)
+assert not np.array_equal(batch[0], batch[1]), "each patch must have a draw of its own"
+notebook.show_log_mel({f"instance {i + 1}": b for i, b in enumerate(batch)})
+
+# %%
+noise = np.random.default_rng(SEED).normal(size=(512, PATCH_FRAMES, mels)).astype("float32")
+masked = np.asarray(SpecAugment(time_warp=0, seed=SEED)(noise, training=True)) != noise
+kept = (1 - 6 / PATCH_FRAMES) ** 2 * (1 - 4 / mels) ** 2  # masks are 6 frames and 4 bands wide on average
+masked_share = float(masked.mean())
+print(f"masked: {masked_share:.1%} of all cells in 512 patches, {masked.mean(axis=(1, 2)).max():.1%} in the worst one")
+print(f"about {1 - kept:.1%} would be expected if every place were equally likely")
+
+# %% [markdown]
+# ## How different are two views?
+#
+# If the views of a pair are nearly the same, comparing them teaches nothing. If they have nothing in common, it cannot be
+# learned. Two numbers for two patches:
+#
+# * the mean absolute **difference** of their log-mel cells (in log units: 0.7 is a factor of two);
+# * their **correlation**: 1 where one is the other, apart from level and contrast; 0 where nothing is shared.
+#
+# First at the *same* moment of a clip, so that only the processor differs. For reference: mixtures of *different* clips.
+
+
+# %%
+def compare(a, b):
+    """Mean absolute difference and mean correlation of patches a, b (pairs, frames, mels); constant ones have none."""
+    a, b = (x.reshape(len(x), -1).astype("float32") for x in (a, b))
+    difference = np.abs(a - b).mean()
+    a, b = (x - x.mean(axis=1, keepdims=True) for x in (a, b))
+    norms = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+    alive = norms > 1e-6
+    return float(difference), float(((a * b).sum(axis=1)[alive] / norms[alive]).mean())
+
+
+def patches(clips, columns, starts):
+    """Stored patches (pairs, frames, mels) of these clips, views and first frames."""
+    return np.stack([views.log_mel[c, v, s : s + PATCH_FRAMES] for c, v, s in zip(clips, columns, starts, strict=True)])
+
+
+# %%
+rng = np.random.default_rng(SEED)
+several = rng.permutation(clips)[: min(400, clips)]  # each clip once
+start_a, start_b = rng.integers(0, places, (2, len(several)))
+mixture = patches(several, 0 * several, start_a)
+rows = []
+for name in views.processors:
+    one, two = rng.permuted(np.tile(views.columns((name,)), (len(several), 1)), axis=1).T[:2]  # two different channels
+    at_a, at_b, beside = (patches(several, c, s) for c, s in ((one, start_a), (one, start_b), (two, start_a)))
+    rows.append({"pair": f"mix-chan, {name}", "same": compare(mixture, at_a), "drawn": compare(mixture, at_b)})
+    rows.append({"pair": f"chan-chan, {name}", "same": compare(beside, at_a), "drawn": compare(beside, at_b)})
+rows.sort(key=lambda r: r["pair"].startswith("chan"))
+
+# %% [markdown]
+# **Question.** Rank these by how alike the two patches are: two crops of one mixture at different moments; a mixture and
+# its N channel at the same moment; a mixture and its S2 channel at the same moment; crops of two different clips.
+
+# %%
+later = patches(several, 0 * several, start_b)
+rows.insert(0, {"pair": "mix-mix", "same": compare(mixture, mixture), "drawn": compare(mixture, later)})
+shifted = compare(mixture, np.roll(later, 1, axis=0))  # the neighbour in the list is another clip
+rows.append({"pair": "different clips", "same": None, "drawn": shifted})
+masked_pair = compare(*(np.asarray(augment(p.astype("float32"), training=True)) for p in (mixture, later)))
+rows.insert(1, {"pair": "mix-mix, SpecAugment on both", "same": None, "drawn": masked_pair})
+cells = [
+    {"pair": r["pair"]}
+    | {f"{k}{i}": r[k][i] if r[k] else None for k in ("same", "drawn") for i in range(2)} for r in rows
+]  # fmt: skip
+notebook.table(cells, {"pair": "pair", "same0": "difference, same moment", "same1": "correlation, same moment",
+                       "drawn0": "difference, as drawn", "drawn1": "correlation, as drawn"})  # fmt: skip
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(10, 0.32 * len(rows) + 1), sharey=True)
+names, height = [r["pair"] for r in rows], np.arange(len(rows))
+for axis, i, label in zip(axes, range(2), ("mean absolute log-mel difference", "mean correlation"), strict=True):
+    for offset, key, text in ((-0.2, "same", "at the same moment"), (0.2, "drawn", "independent crops")):
+        axis.barh(height + offset, [r[key][i] if r[key] else 0 for r in rows], height=0.4, label=text)
+    axis.axvline(shifted[i], color="0.4", linestyle="--", label="different clips")
+    axis.set_xlabel(label)
+axes[0].set_yticks(height, names)
+axes[0].invert_yaxis()
+axes[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+plt.show()
+
+# %% [markdown]
+# Read it in two directions. *Across*: how far the independent crops lie from the same moment is what temporal proximity
+# adds; how close they come to the dashed line is how little of the cells themselves is left in common. *Down*: at the same
+# moment mix-mix is no task at all, and each processor moves the channel away from its mixture by its own amount. The paper
+# argues for **mix-chan** in these terms: less shared between the views, while the meaning stays.
+#
+# A warning: these numbers compare **cells**. An encoder shall find alike what these measures call different, so they tell
+# how hard the task looks on the surface, not how good the views are. That only notebooks 08 to 10 can tell.
+#
+# ## Channels with nothing in them
+#
+# A separator may put a scene's whole sound into one channel and leave the other almost silent. The log-mel of near silence
+# is the **floor**, ln 0.01, everywhere: a constant, the same for every clip. Such a channel is no view. We count channels
+# more than 40 dB under their mixture, and, because a crop may also fall into a pause, *patches* that are quiet
+# throughout: no cell above twice the floor.
+
+# %%
+quiet = {p: views.quiet_share(p) for p in views.processors}
+quiet_patches = {}
+for name in ("mixture", *views.processors):
+    columns = np.zeros(1, int) if name == "mixture" else views.columns((name,))
+    found = patches(several, rng.choice(columns, len(several)), start_a).astype("float32")
+    quiet_patches[name] = float((found.max(axis=(1, 2)) < np.log(0.02)).mean())
+for name in views.processors:
+    print(
+        f"{name:>3}: {quiet[name]:6.2%} of channels under {QUIET:g} dB · {quiet_patches[name]:6.2%} of patches at the floor"
+    )
+print(f"mixture:                            {quiet_patches['mixture']:6.2%} of patches at the floor")
+
+# %%
+figure, axes = plt.subplots(1, len(views.processors), figsize=(11, 2.4), sharex=True, sharey=True)
+for axis, name, colour in zip(axes, views.processors, notebook.COLOURS, strict=False):
+    axis.hist(views.level[:, views.columns((name,))].ravel().clip(-50), bins=np.arange(-50, 11, 2), color=colour)
+    axis.axvline(QUIET, color="0.4", linestyle="--")
+    axis.set(title=name, xlabel="dB relative to the mixture")
+axes[0].set_ylabel("channels")
+figure.suptitle("level of the channels (what lies left of −50 dB is counted there; dashed: quiet)")
+plt.show()
+
+# %% [markdown]
+# Mixture consistency makes the two channels *sum* to the mixture, but says nothing about how they share it. A processor
+# whose two levels lie far apart hands out one channel that is nearly the mixture and one that is nearly nothing. The course
+# keeps all channels, as the paper does as far as we know, and shows the count; an exercise below rejects them.
+
+# %%
+course.record(
+    "05",
+    quiet_share=quiet,
+    quiet_patches=quiet_patches,
+    overlap=overlap,
+    masked_share=masked_share,
+    or_rule=counts,
+    difference_as_drawn={r["pair"]: r["drawn"][0] for r in rows},
+    correlation_as_drawn={r["pair"]: r["drawn"][1] for r in rows},
+    difference_same_moment={r["pair"]: r["same"][0] for r in rows if r["same"]},
+    correlation_same_moment={r["pair"]: r["same"][1] for r in rows if r["same"]},
+)
+print("kept: results/05.json")
+
+# %% [markdown]
+# ## Recap
+#
+# | idea | in the paper | in the code |
+# |---|---|---|
+# | channels as views | frozen separator, whole clips | `processors.write_views`, once; `course.views()` |
+# | which two views | mix vs mix (baseline), mix vs chan (best) | `ViewPairs(pairing=…)` |
+# | several snapshots | S2 ∨ F ∨ N, "OR rule" | `views.columns(processors)`, one drawn for each clip and step |
+# | temporal proximity | always on | independent first frames in `ViewPairs.draw` |
+# | SpecAugment | masks and mild warp, another instance for each view | `SpecAugment`, on the device, a draw for each patch |
+# | quiet channels | not mentioned | `views.level`, `views.quiet_share` |
+#
+# ## Exercises
+#
+# **1.** In chan-chan, how often are both views the *same channel of the same processor*? Work it out, then count.
+
+# %% tags=["solution"]
+draws = [pairs["chan-chan"].draw(step)[1] for step in range(steps)]
+both = np.concatenate(draws, axis=1)
+print(f"counted {np.mean(both[0] == both[1]):.3f}, expected 1 in {len(row.processors) * views.num_sources}"
+      f" = {1 / (len(row.processors) * views.num_sources):.3f}")  # fmt: skip
+
+# %% [markdown]
+# **2.** Reject quiet channels: which share of (clip, channel) draws would be lost at −40 dB, −20 dB, −10 dB under the
+# mixture? Is there a clip that would lose *all* its channels?
+
+# %% tags=["solution"]
+listed = views.level[:, views.columns(row.processors)]  # (clips, channels)
+for threshold in (-40, -20, -10):
+    lost = listed < threshold
+    print(f"{threshold} dB: {lost.mean():.1%} of draws lost, {int(lost.all(axis=1).sum())} clips without any channel")
+
+# %% [markdown]
+# **3.** How fast does a scene change? Draw the correlation of two crops of one mixture over the time between them.
+
+# %% tags=["solution"]
+gaps = np.arange(0, places, max(1, places // 12))
+starts_0 = [rng.integers(0, places - gap, len(several)) for gap in gaps]
+near = [
+    compare(patches(several, 0 * several, s), patches(several, 0 * several, s + g))[1] for s, g in zip(starts_0, gaps)
+]
+plt.plot(gaps * 0.01, near, marker=".", label="same clip")
+plt.axhline(shifted[1], color="0.4", linestyle="--", label="different clips")
+plt.xlabel("time between the crops in s")
+plt.ylabel("mean correlation")
+plt.legend()
+plt.show()
+
+# %% [markdown]
+# ## What to read next
+#
+# * Park et al. 2019, *SpecAugment*: the masks and the warp, for speech recognition.
+# * Jansen et al. 2018, *Unsupervised learning of semantic audio representations*: temporal proximity as a constraint.
+# * Tian et al. 2020, *What makes for good views for contrastive learning?*: how much two views should share.
+#
+# Next: [06 · Two losses](06_two_losses.ipynb), which turn such pairs into something to minimise.

@@ -1,0 +1,534 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 06 · Two losses
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sepcl-keras/sepcl-keras/blob/main/notebooks/06_two_losses.ipynb)
+
+# %% [markdown]
+# | | |
+# |---|---|
+# | **you will** | compute NT-Xent and coincidence prediction by hand for three pairs, turn the temperature, split a layer to save memory, and put both losses on real patches |
+# | **you need** | notebook 05 helps; NumPy, a softmax and a logarithm; everything missing is made here |
+# | **you make** | the two objectives that train the encoder in notebook 07 |
+# | **time** | about half a minute on a CPU (tiny), plus what is missing of the views; on a GPU (full): not measured yet |
+
+# %% tags=["parameters"]
+import os
+
+PROFILE = os.environ.get("SEPCL_PROFILE", "tiny")
+DATA = os.environ.get("SEPCL_DATA", "made")
+SEED = int(os.environ.get("SEPCL_SEED", "0"))
+OUT = os.environ.get("SEPCL_OUT")
+
+# %%
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+
+from sepcl_keras import notebook
+from sepcl_keras.backend import compile_with_xla
+from sepcl_keras.course import MAIN_ROW, read_rows
+from sepcl_keras.encoder import CoincidenceHead
+from sepcl_keras.losses import Coincidence, NTXent
+from sepcl_keras.processors import ViewPairs
+from sepcl_keras.training import ContrastiveModel
+
+course = notebook.setup(PROFILE, DATA, SEED, OUT)
+
+# %% [markdown]
+# ## Two ways to ask the same thing
+#
+# A batch holds N pairs: a mixture and a channel of the same clip, N times. We want an encoder to notice which belong
+# together. There are two ways to ask:
+#
+# * **Similarity**: *"here is a mixture; which of all these patches is its channel?"* One right answer among 2N − 1, a
+#   softmax. The loss is called **NT-Xent** (normalised temperature-scaled cross entropy).
+# * **Coincidence**: *"here are a mixture and a channel; are they from the same clip?"* Yes or no, N² questions.
+#
+# The first wants partners to lie in the same *place*; the second is content if a small network can *tell* that they belong
+# together. The paper trains both at once.
+#
+# ## NT-Xent by hand, N = 3
+#
+# Three pairs, embedded in the plane so that we can see them. `z_a` are the mixtures, `z_b` their channels, row by row.
+
+# %%
+z_a = np.array([[2.0, 0.5], [-1.0, 1.5], [0.0, -1.0]])  # (pairs, 2)
+z_b = np.array([[1.0, 0.9], [-0.5, 0.2], [0.9, -0.6]])  # (pairs, 2)
+N = len(z_a)
+
+# %% [markdown]
+# **Step 1: normalise.** Only the direction shall count, so each vector is divided by its length. The dot product of two
+# unit vectors is the cosine of the angle between them: 1 for the same direction, −1 for opposite ones.
+
+# %%
+z = np.concatenate([z_a, z_b])  # (2N, 2): the mixtures, then the channels
+z = z / np.linalg.norm(z, axis=1, keepdims=True)
+figure, axis = plt.subplots(figsize=(3.6, 3.6))
+axis.add_patch(plt.Circle((0, 0), 1, fill=False, color="0.7"))
+for i in range(N):
+    for row, marker, name in ((i, "o", f"mixture {i + 1}"), (N + i, "^", f"channel {i + 1}")):
+        axis.plot(*z[row], marker, markersize=10, color=notebook.COLOURS[i])
+        axis.annotate(name, 1.35 * z[row], ha="center", va="center", fontsize=9)
+axis.set(xlim=(-1.8, 1.8), ylim=(-1.6, 1.6), xticks=[], yticks=[], aspect="equal")
+axis.spines[:].set_visible(False)
+plt.show()
+
+# %% [markdown]
+# **Step 2: all similarities.** Each of the 2N views is an **anchor** once. Its row holds its cosine with every view:
+# itself (left out, ×), its partner (the **positive**, framed) and 2N − 2 **negatives**. Note that negatives are of both
+# kinds: for a mixture, the other mixtures *and* the other channels.
+
+# %%
+similarity = z @ z.T  # (2N, 2N)
+positive = (np.arange(2 * N) + N) % (2 * N)  # partner of each row: 3, 4, 5, 0, 1, 2
+names = [f"mixture {i + 1}" for i in range(N)] + [f"channel {i + 1}" for i in range(N)]
+
+
+def matrix(values, rows, columns, framed, title, vmin=None, vmax=None, crossed=()):
+    """A small matrix as a picture with its numbers; `framed` and `crossed` are lists of (row, column)."""
+    figure, axis = plt.subplots(figsize=(0.85 * len(columns) + 2, 0.6 * len(rows) + 1.4))
+    axis.imshow(values, cmap="RdBu_r", vmin=vmin, vmax=vmax, aspect="auto", alpha=0.75)
+    for i, j in np.ndindex(values.shape):
+        axis.text(j, i, "×" if (i, j) in crossed else f"{values[i, j]:.2f}", ha="center", va="center")
+    for i, j in framed:
+        axis.add_patch(plt.Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, linewidth=2.5, color="black"))
+    axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
+    axis.set_yticks(range(len(rows)), rows)
+    axis.set_title(title)
+    plt.show()
+
+
+framed = [(i, int(j)) for i, j in enumerate(positive)]
+itself = [(i, i) for i in range(2 * N)]
+matrix(similarity, names, names, framed, "cosine similarity", -1, 1, itself)
+
+# %% [markdown]
+# **Question.** Look at the rows. For which anchor is the framed cell *not* the largest? That anchor would pick the wrong
+# partner, and should have the largest loss.
+#
+# **Step 3: divide by the temperature, exponentiate, leave the anchor itself out, sum.** The positive **stays** in the sum:
+# then positive / sum is a probability, namely that of picking the right partner.
+
+# %%
+temperature = 0.2
+exponentials = np.exp(similarity / temperature)
+np.fill_diagonal(exponentials, 0.0)  # an anchor does not compete with itself
+denominator = exponentials.sum(axis=1)  # (2N,): the positive and 2N - 2 negatives
+probability = exponentials[np.arange(2 * N), positive] / denominator
+for name, p in zip(names, probability, strict=True):
+    print(f"{name}: probability of the right partner {p:.4f}")
+
+# %% [markdown]
+# **Step 4: minus the logarithm, and the mean over all 2N anchors.**
+
+# %%
+losses = -np.log(probability)  # (2N,)
+by_hand = losses.mean()
+nt_xent = NTXent(temperature)
+a, b = (keras.ops.convert_to_tensor(x.astype("float32")) for x in (z_a, z_b))
+assert np.allclose(losses, np.asarray(nt_xent.call(a, b)), atol=1e-5), "the anchors' losses differ"
+assert np.isclose(by_hand, float(nt_xent(a, b)), atol=1e-5), "the mean differs"
+for name, loss in zip(names, losses, strict=True):
+    print(f"{name}: {loss:.4f}")
+print(f"NT-Xent by hand {by_hand:.4f}, by the library {float(nt_xent(a, b)):.4f}")
+
+# %% [markdown]
+# One line of NumPy for each step, and the library agrees. Two details are easy to get wrong: to drop the positive from the
+# sum, and to compare across views only (then two mixtures never repel each other; notebook 07 shows what that permits).
+#
+# ## What guessing gives
+#
+# **Question.** An encoder that sends *everything* to the same point finds all 2N − 1 candidates equally similar. What is
+# its loss?
+
+# %%
+for pairs in (2, 3, course.profile.batch_size, 128):
+    same = keras.ops.ones((pairs, 8))
+    print(f"N = {pairs:3d}: loss {float(nt_xent(same, same)):.4f}, ln(2N - 1) = {np.log(2 * pairs - 1):.4f}")
+    assert np.isclose(float(nt_xent(same, same)), np.log(2 * pairs - 1), atol=1e-4)
+
+# %% [markdown]
+# So ln(2N − 1) is **chance**: the number to hold a training curve against. It grows with the batch, hence losses at different
+# batch sizes cannot be compared. And zero is out of reach: cosines stop at 1, so no probability gets to 1. If each pair sat
+# on one point, and those points were spread as evenly as N points can be, the negatives would have cosine −1/(N − 1):
+
+# %%
+batch_size = course.profile.batch_size
+
+
+def best_nt_xent(pairs, temperature=0.2):
+    """NT-Xent of perfectly aligned pairs at the corners of a regular simplex."""
+    return np.log1p((2 * pairs - 2) * np.exp((-1 / (pairs - 1) - 1) / temperature))
+
+
+corners = keras.ops.eye(batch_size) - 1 / batch_size  # N directions, all with the same angle to each other
+assert np.isclose(best_nt_xent(batch_size), float(nt_xent(corners, corners)), atol=1e-4)
+print(f"N = {batch_size}: chance {np.log(2 * batch_size - 1):.3f}, at best {best_nt_xent(batch_size):.3f}")
+
+# %% [markdown]
+# ## The temperature
+#
+# The gradient of an anchor's loss by its similarity with view *v* is simple: for a negative it is p(v) / τ, pushing away;
+# for the positive −(1 − p) / τ, pulling near. The probabilities p are those of the softmax. So the **temperature** τ decides
+# how the push is shared among the negatives. First a check of the formula, by nudging one similarity.
+
+
+# %%
+def anchor_loss(row, target, temperature):
+    """Loss of one anchor from its similarities (candidates,) and the position of the positive."""
+    return np.log(np.exp(row / temperature).sum()) - row[target] / temperature
+
+
+row, target = np.delete(similarity[0], 0), positive[0] - 1  # the first anchor's candidates (2N - 1,)
+p = np.exp(row / temperature) / np.exp(row / temperature).sum()
+formula = (p - (np.arange(len(row)) == target)) / temperature
+nudged = [anchor_loss(row + 1e-5 * (np.arange(len(row)) == v), target, temperature) for v in range(len(row))]
+numeric = (np.array(nudged) - anchor_loss(row, target, temperature)) / 1e-5
+assert np.allclose(formula, numeric, atol=1e-3), "the formula of the gradient is wrong"
+for name, s, g in zip(names[1:], row, formula, strict=True):
+    print(f"{name}: similarity {s:5.2f}, gradient {g:7.4f}" + ("  (the positive)" if name == names[N] else ""))
+
+# %% [markdown]
+# **Question.** An anchor has 126 negatives with cosines spread evenly from −0.5 to 0.9. What share of the whole push does the
+# *hardest* tenth of them get, at τ = 1, at 0.2, at 0.01?
+
+# %%
+cosines = np.linspace(-0.5, 0.9, 126)  # negatives, the hardest last
+figure, axis = plt.subplots(figsize=(7, 3))
+for tau, colour in zip((1.0, 0.5, 0.2, 0.1, 0.01), notebook.COLOURS, strict=False):
+    weights = np.exp((cosines - cosines.max()) / tau)
+    weights /= weights.sum()
+    effective = np.exp(-(weights * np.log(weights + 1e-300)).sum())  # as many would share the push evenly
+    print(
+        f"τ = {tau:<4}: hardest tenth gets {weights[-13:].sum():6.1%}; as if {effective:5.1f} negatives shared the push"
+    )
+    axis.plot(cosines, weights * len(cosines), color=colour, label=f"τ = {tau}")
+axis.set(xlabel="cosine of the negative with the anchor", ylabel="push, 1 = even share", yscale="log", ylim=(1e-3, 200))
+axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+plt.show()
+
+# %% [markdown]
+# A high temperature treats all negatives alike, also those that are long settled. A low one looks at the one or two nearest,
+# which is sharp but nervous: the nearest negative is also the likeliest **false** one, say another clip with the same sound
+# (notebook 01 counted those). The course takes τ = 0.2, as the first author's earlier published code does; the slides do not state it.
+#
+# ## Coincidence by hand, N = 3
+#
+# Now the second question. A small network, the **coincidence head**, gets a mixture's and a channel's embedding and returns
+# a **logit**: a number whose sigmoid is the probability of *yes*. All mixtures with all channels make a grid. On the diagonal
+# sit the true pairs, everywhere else pairs of different clips.
+
+# %%
+logits = np.array([[2.0, -1.0, 0.5], [-0.5, 0.2, -2.0], [1.0, -1.5, 1.2]])  # (mixtures, channels)
+rows, columns = [f"mixture {i + 1}" for i in range(N)], [f"channel {i + 1}" for i in range(N)]
+diagonal = [(i, i) for i in range(N)]
+yes = 1 / (1 + np.exp(-logits))  # sigmoid: the probability of "same clip"
+matrix(yes, rows, columns, diagonal, "probability of coincidence (framed: true pairs)", 0, 1)
+
+# %% [markdown]
+# Where the answer should be yes, the loss is −log p; where it should be no, −log(1 − p). There are N of the first kind and
+# N(N − 1) of the second, so each kind gets a **mean of its own**, and the two means are added.
+
+# %%
+cell_loss = np.where(np.eye(N) == 1, -np.log(yes), -np.log(1 - yes))  # (N, N)
+of_positives = np.diag(cell_loss).mean()
+of_negatives = cell_loss[~np.eye(N, dtype=bool)].mean()
+by_hand = of_positives + of_negatives
+matrix(cell_loss, rows, columns, diagonal, "loss of each answer", 0, cell_loss.max())
+library = float(Coincidence()(np.zeros((N, N), "float32"), keras.ops.convert_to_tensor(logits.astype("float32"))))
+assert np.isclose(by_hand, library, atol=1e-5), "coincidence by hand differs from the library"
+print(f"positives {of_positives:.4f} + negatives {of_negatives:.4f} = {by_hand:.4f}; the library: {library:.4f}")
+
+# %% [markdown]
+# (The library never forms p. It uses −log p = softplus(−logit), softplus(x) = ln(1 + eˣ), which stays finite for any logit.)
+#
+# ## Balance
+#
+# **Question.** A head that answers p = ½ to everything has which loss? And suppose we took *one* mean over all N² cells:
+# what would the laziest head learn, the one that always says no?
+
+# %%
+lazy = {"balanced": [], "one mean over all cells": []}
+sizes = (2, 3, 8, 32, 128)
+for pairs in sizes:
+    zeros = np.zeros((pairs, pairs), "float32")
+    undecided = float(Coincidence()(zeros, keras.ops.zeros((pairs, pairs))))
+    assert np.isclose(undecided, 2 * np.log(2), atol=1e-5), "chance must not depend on N"
+    constant = np.log(1 / (pairs - 1)) if pairs > 2 else 0.0  # the logit of "one in N coincides", for every cell
+    lazy["balanced"].append(float(Coincidence()(zeros, zeros + np.float32(constant))))
+    p = 1 / (1 + np.exp(-constant))
+    lazy["one mean over all cells"].append((-np.log(p) - (pairs - 1) * np.log(1 - p)) / pairs)
+print(f"undecided: {undecided:.4f} at every N; 2 ln 2 = {2 * np.log(2):.4f}")
+
+# %%
+figure, axis = plt.subplots(figsize=(6, 2.8))
+for name, values in lazy.items():
+    axis.plot(sizes, values, marker="o", label=name)
+axis.axhline(2 * np.log(2), color="0.4", linestyle="--", label="2 ln 2")
+axis.set(xscale="log", xlabel="pairs in the batch, N", ylabel="loss of always “rather no”")
+axis.set_xticks(sizes, sizes)
+axis.minorticks_off()
+axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+plt.show()
+
+# %% [markdown]
+# With one mean, saying "rather no" looks better and better as the batch grows, though nothing was learned: the one true pair
+# drowns. Balanced, a constant answer never beats 2 ln 2, **whatever N**. So this loss, unlike NT-Xent, can be compared
+# across batch sizes.
+#
+# ## The head, and a layer split in two
+#
+# In the slides the head reads the **concatenation** [h_m, h_c], 2d numbers, through one hidden layer with ReLU. For the grid
+# that would mean N² concatenations. But a dense layer on a concatenation is a sum of two dense layers:
+#
+# $$W\,[h_m, h_c] + b = W_m h_m + W_c h_c + b$$
+#
+# and each part needs only N rows; the grid appears when the two are added. First the claim, as code:
+
+# %%
+rng = np.random.default_rng(SEED)
+d, hidden, pairs = 16, 32, 5
+h_m, h_c = rng.normal(size=(2, pairs, d)).astype("float32")
+head = CoincidenceHead(hidden)
+split = np.asarray(head(h_m, h_c))  # (pairs, pairs)
+
+grid = np.concatenate(np.broadcast_arrays(h_m[:, None], h_c[None]), axis=-1)  # (mixtures, channels, 2d)
+w_m, bias, w_c, w_out, b_out = (np.asarray(w) for w in head.get_weights())
+concatenated = np.maximum(grid @ np.concatenate([w_m, w_c]) + bias, 0) @ w_out + b_out
+assert np.allclose(split, concatenated[..., 0], atol=1e-4), "the split layer is not the layer"
+print("grid of concatenations (N, N, 2d):", grid.shape, "· logits (N, N):", split.shape)
+print(f"largest difference between the two ways: {np.abs(split - concatenated[..., 0]).max():.1e}")
+
+# %% [markdown]
+# **Question.** At N = 64, d = 128 and 512 hidden units: how many numbers does each way keep, and how many multiplications does
+# its first layer need?
+
+# %%
+d, hidden, rows = course.profile.embedding_dim, 512, []
+for pairs in dict.fromkeys((3, batch_size, 128, 1024, 4096)):
+    inner = pairs**2 * hidden  # after the ReLU, both ways
+    rows.append({
+        "N": pairs,
+        "a": (pairs**2 * 2 * d + inner) * 4 / 1e6, "b": (2 * pairs * hidden + inner) * 4 / 1e6,
+        "c": pairs**2 * 2 * d * hidden / 1e6, "d": 2 * pairs * d * hidden / 1e6,
+    })  # fmt: skip
+notebook.table(
+    rows,
+    {
+        "N": "N",
+        "a": "concatenated, MB",
+        "b": "split, MB",
+        "c": "first layer, million products",
+        "d": "split, million products",
+    },
+)
+
+# %% [markdown]
+# The split saves the concatenations and a factor of N in products. The hidden layer itself remains N × N × 512 in both ways:
+# at batches of thousands it would have to be worked through in blocks.
+#
+# Note also that the head is **not symmetric**: the mixture comes first, the channel second, each with weights of its own.
+#
+# ## The sum
+#
+# The joint objective is simply the sum, with equal weights: the slides show none. At chance the similarity loss is the larger
+# number by far; what steers the encoder, though, are *gradients*, and those we can measure.
+#
+# ## On real patches
+#
+# A batch of pairs from notebook 05, an encoder that has learned nothing yet, fresh heads.
+
+# %%
+row = read_rows()[MAIN_ROW]
+dataset = ViewPairs(course.views(), row.pairing, row.processors, batch_size, seed=SEED)
+(batch,) = dataset[0]  # two arrays (pairs, frames, mels)
+
+
+def fresh(similarity, coincidence):
+    """The untrained encoder with new heads; the same weights each time it is called."""
+    model = ContrastiveModel(course.untrained_encoder(), similarity, coincidence)
+    model(batch)  # builds the heads
+    return model
+
+
+model = fresh(1.0, 1.0)
+outputs = {mode: model(batch, training=mode) for mode in (False, True)}
+z_a, z_b = outputs[False]["z"]
+print(
+    "z of mixtures and channels:", tuple(z_a.shape), tuple(z_b.shape), "· grid:", tuple(outputs[False]["logits"].shape)
+)
+
+# %% [markdown]
+# **Question.** Nothing is trained. Where do you expect the two losses?
+#
+# There are two answers, because **batch norm** works in two modes: for inference it uses running statistics (still at their
+# initial values here), while training it uses those of the batch.
+
+# %%
+nothing = np.zeros((batch_size, batch_size), "float32")  # Keras' losses take targets; coincidence has none
+losses = {
+    mode: {"similarity": float(NTXent(0.2)(*out["z"])), "coincidence": float(Coincidence()(nothing, out["logits"]))}
+    for mode, out in outputs.items()
+}
+untrained = losses[False]
+chance = {"similarity": float(np.log(2 * batch_size - 1)), "coincidence": float(2 * np.log(2))}
+for task, guess in chance.items():
+    print(
+        f"{task:<12} chance {guess:.4f} · untrained {untrained[task]:.4f} · with batch statistics {losses[True][task]:.4f}"
+    )
+    assert abs(untrained[task] / guess - 1) < 0.1, f"{task} of an untrained encoder should be near chance"
+print(f"joint        chance {sum(chance.values()):.4f} · untrained {sum(untrained.values()):.4f}")
+
+# %% [markdown]
+# Near chance, but not exactly there. An untrained network is a random filter and keeps *some* likeness of its input. With batch
+# statistics its outputs spread out, and a random head then gives random, confident answers: that may cost more than guessing.
+#
+# Seen as pictures: the similarities of z between all 2N views (partners are N apart, hence three possible diagonals), and the
+# logits of the grid.
+
+# %%
+z = np.concatenate([np.asarray(part) for part in outputs[True]["z"]])
+z /= np.linalg.norm(z, axis=1, keepdims=True)
+pictures = {("view", "view", "cosine of z"): z @ z.T, ("mixture", "channel", "logit"): outputs[True]["logits"]}
+figure, axes = plt.subplots(1, 2, figsize=(9, 3.8))
+for axis, ((vertical, horizontal, label), picture) in zip(axes, pictures.items(), strict=True):
+    image = axis.imshow(np.asarray(picture), cmap="magma", interpolation="nearest")
+    axis.set(ylabel=vertical, xlabel=horizontal)
+    figure.colorbar(image, ax=axis, shrink=0.85, label=label)
+plt.show()
+
+# %% [markdown]
+# ## Do both tasks reach the encoder?
+#
+# Two heads hang on one encoder. A mistake in the wiring, for instance a gradient that stops at h, would go unnoticed: the
+# heads alone can lower a loss a little. So we measure. One step of plain gradient descent with learning rate 1 changes each
+# weight by exactly minus its gradient, on any backend: the difference of weights before and after **is** the gradient.
+
+
+# %%
+def encoder_gradients(similarity, coincidence):
+    """Gradients of the encoder's trainable weights, a dict from name to array, for these weights of the two tasks."""
+    model = fresh(similarity, coincidence)  # (a weight of zero would leave a head out; 1e-9 switches it off in place)
+    weights = model.encoder.trainable_variables
+    before = [np.array(w) for w in weights]
+    model.compile(keras.optimizers.SGD(1.0), jit_compile=compile_with_xla(model))
+    model.train_on_batch(batch)
+    return {w.path: b - np.array(w) for w, b in zip(weights, before, strict=True)}
+
+
+tasks = {"similarity": (1.0, 1e-9), "coincidence": (1e-9, 1.0), "joint": (1.0, 1.0)}
+gradients = {task: encoder_gradients(*weights) for task, weights in tasks.items()}
+
+# %%
+norms = {}
+for task, found in gradients.items():
+    for path, gradient in found.items():
+        layer = next(part for part in path.split("/") if part.startswith(("bn0", "conv_block", "bottleneck")))
+        norms.setdefault(task, {}).setdefault(layer, []).append(np.square(gradient).sum())
+norms = {task: {layer: float(np.sqrt(sum(s))) for layer, s in found.items()} for task, found in norms.items()}
+for task in ("similarity", "coincidence"):
+    assert all(norm > 0 for norm in norms[task].values()), f"{task} does not reach the whole encoder"
+figure, axis = plt.subplots(figsize=(8, 2.8))
+for i, task in enumerate(norms):
+    axis.bar(np.arange(len(norms[task])) + 0.27 * (i - 1), list(norms[task].values()), width=0.27, label=task)
+axis.set_xticks(range(len(norms["joint"])), [layer.replace("conv_", "") for layer in norms["joint"]])
+axis.set(ylabel="length of the gradient", xlabel="layers of the encoder")
+axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+plt.show()
+
+# %% [markdown]
+# Gradients add as losses do: the joint gradient must be the sum of the two, up to rounding. And do the tasks pull in the same
+# direction? The cosine between their gradients says: 1 for the same, 0 for unrelated, −1 for a quarrel.
+
+# %%
+flat = {task: np.concatenate([g.ravel() for g in found.values()]) for task, found in gradients.items()}
+length = {task: float(np.linalg.norm(g)) for task, g in flat.items()}
+error = np.linalg.norm(flat["similarity"] + flat["coincidence"] - flat["joint"]) / length["joint"]
+assert error < 0.02, "the joint gradient is not the sum of the two"
+agreement = float(flat["similarity"] @ flat["coincidence"] / (length["similarity"] * length["coincidence"]))
+print(f"joint against the sum: relative error {error:.1e}")
+print("length:", ", ".join(f"{task} {value:.3f}" for task, value in length.items()))
+print(f"cosine between the gradients of the two tasks: {agreement:.3f}")
+
+# %%
+course.record(
+    "06",
+    untrained=untrained,
+    untrained_batch_statistics=losses[True],
+    chance=chance,
+    best_similarity=float(best_nt_xent(batch_size)),
+    gradient_length=length,
+    gradient_cosine=agreement,
+)
+print("kept: results/06.json")
+
+# %% [markdown]
+# ## Recap
+#
+# | idea | in the paper | in the code |
+# |---|---|---|
+# | similarity | softmax over 2N − 1 candidates, cosine, temperature τ (value not in the slides) | `NTXent(temperature=0.2)` |
+# | coincidence | binary cross entropy, all N(N − 1) negatives, both kinds weigh the same | `Coincidence()` on logits (N, N) |
+# | similarity head | MLP with ReLU, h → z | `SimilarityHead` |
+# | coincidence head | MLP with ReLU on [h_m, h_c] | `CoincidenceHead`, first layer split |
+# | joint training | multi-task; the best rows of Table 4 | `ContrastiveModel.compute_loss`: the sum, weights 1 and 1 |
+# | chance | (derived) | ln(2N − 1) and 2 ln 2 |
+#
+# ## Exercises
+#
+# **1.** A **false negative**: two clips of a batch are the same sound, and a perfect encoder gives them the same place. Compute
+# NT-Xent for perfectly aligned, evenly spread pairs, once with N different clips and once with two of them equal. By how much do
+# the anchors of the twins suffer, and what does that depend on?
+
+# %% tags=["solution"]
+places = np.array(corners)  # (N, N): one direction a clip
+twins = places.copy()
+twins[1] = twins[0]
+for name, points in (("all different", places), ("two twins", twins)):
+    each = np.asarray(NTXent(0.2).call(*(keras.ops.convert_to_tensor(points.astype("float32")),) * 2))
+    print(f"{name}: mean {each.mean():.3f}, first anchor {each[0]:.3f}, last anchor {each[-1]:.3f}")
+print(f"two more candidates as good as the positive: at least ln 3 = {np.log(3):.3f}, whatever the temperature")
+
+# %% [markdown]
+# **2.** What does the coincidence loss become if the grid is transposed (channels along the first axis)? And if `h_m` and `h_c`
+# are swapped at the *head*? Answer first, then run.
+
+# %% tags=["solution"]
+zeros, cells = np.zeros((N, N), "float32"), logits.astype("float32")
+straight, transposed = (float(Coincidence()(zeros, keras.ops.convert_to_tensor(x.copy()))) for x in (cells, cells.T))
+print(f"loss {straight:.4f}, of the transposed grid {transposed:.4f}: the same cells are averaged")
+swapped = np.asarray(head(h_c, h_m))
+print(
+    f"head with its arguments swapped: differs by up to {np.abs(swapped.T - split).max():.3f}, as each has its own weights"
+)
+
+# %% [markdown]
+# **3.** SimCLR's published code returns the loss of the `z_a` anchors *plus* that of the `z_b` anchors. How does that relate to
+# ours, and would it change the training?
+
+# %% tags=["solution"]
+each = np.asarray(nt_xent.call(a, b))
+print(f"two means added: {each[:N].mean() + each[N:].mean():.4f} = 2 × {each.mean():.4f}")
+# Twice the loss is twice the gradient: the same as doubling the weight beside the coincidence task, or, with plain
+# gradient descent and one task, the learning rate. Adam divides by the gradient's size and would hardly notice.
+
+# %% [markdown]
+# ## What to read next
+#
+# * Chen et al. 2020, *A simple framework for contrastive learning of visual representations*: NT-Xent and the head.
+# * Jansen et al. 2020, *Coincidence, categorization, and consolidation*: coincidence prediction on AudioSet.
+# * Wang and Liu 2021, *Understanding the behaviour of contrastive loss*: what the temperature does.
+#
+# Next: [07 · Contrastive pretraining](07_contrastive_pretraining.ipynb), where the two losses train an encoder.

@@ -1,0 +1,662 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 07 · Contrastive pretraining
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sepcl-keras/sepcl-keras/blob/main/notebooks/07_contrastive_pretraining.ipynb)
+
+# %% [markdown]
+# | | |
+# |---|---|
+# | **you will** | walk through CNN14 block by block, write one training step by hand, train the encoder, read its curves beside chance, and watch four ways to fail |
+# | **you need** | notebooks 05 and 06 help; everything missing is made here |
+# | **you make** | the encoder that notebooks 08 and 09 evaluate |
+# | **time** | about five minutes on a CPU (tiny), four of them training; on a GPU (full): not measured yet |
+
+# %% tags=["parameters"]
+import os
+
+PROFILE = os.environ.get("SEPCL_PROFILE", "tiny")
+DATA = os.environ.get("SEPCL_DATA", "made")
+SEED = int(os.environ.get("SEPCL_SEED", "0"))
+OUT = os.environ.get("SEPCL_OUT")
+
+# %%
+import inspect
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython.display import Markdown, display
+from keras import ops
+
+from sepcl_keras import notebook, training
+from sepcl_keras.backend import inference
+from sepcl_keras.course import MAIN_ROW, read_rows
+from sepcl_keras.encoder import CNN14
+from sepcl_keras.features import PATCH_FRAMES
+from sepcl_keras.processors import ViewPairs
+from sepcl_keras.training import ContrastiveModel
+
+course = notebook.setup(PROFILE, DATA, SEED, OUT)
+p, row = course.profile, read_rows()[MAIN_ROW]
+print(
+    f"{MAIN_ROW}: {row.pairing}, processors {', '.join(row.processors)}; weights {row.similarity:g} and {row.coincidence:g}"
+)
+
+# %% [markdown]
+# The row is the best one of the slides' Table 4: mixture against channel, three processors under the OR rule, both losses.
+#
+# ## CNN14, block by block
+#
+# The encoder is **CNN14** from PANNs (Kong et al. 2020), a plain convolutional network. It treats the log-mel patch as a
+# picture with one channel:
+#
+# * a **batch norm** for each mel band brings all bands to the same scale;
+# * six **blocks** of two 3 × 3 convolutions, each with batch norm and ReLU. The first five halve time and frequency by
+#   averaging 2 × 2 cells; each block after the first doubles the number of filters;
+# * the mean over frequency, then maximum **plus** mean over time;
+# * a linear **bottleneck** to d numbers: the embedding **h**. That layer is the paper's change; PANNs has 2,048 units and a
+#   classifier there.
+
+# %%
+views = course.views()
+pairs = ViewPairs(views, row.pairing, row.processors, p.batch_size, seed=SEED)
+((mixtures, channels),) = pairs[0]  # (pairs, frames, mels) each
+encoder = course.untrained_encoder()
+
+
+def size(layer):
+    """Number of trainable parameters."""
+    return sum(int(np.prod(w.shape)) for w in layer.trainable_weights)
+
+
+# %%
+x, maps = encoder.bn0(mixtures[:8])[..., None], {}
+rows = [{"stage": "batch norm a mel band", "shape": tuple(x.shape), "parameters": size(encoder.bn0)}]
+for block in encoder.blocks:
+    x = block(x)
+    maps[block.name] = np.asarray(x)
+    rows.append({"stage": block.name, "shape": tuple(x.shape), "parameters": size(block)})
+x = ops.mean(x, axis=2)
+rows.append({"stage": "mean over frequency", "shape": tuple(x.shape), "parameters": 0})
+x = ops.max(x, axis=1) + ops.mean(x, axis=1)
+rows.append({"stage": "maximum + mean over time", "shape": tuple(x.shape), "parameters": 0})
+h = encoder.bottleneck(x)
+rows.append({"stage": "bottleneck: h", "shape": tuple(h.shape), "parameters": size(encoder.bottleneck)})
+assert np.allclose(h, encoder(mixtures[:8]), atol=1e-5), "the walk by hand is not the network"
+notebook.table(
+    rows, {"stage": "stage", "shape": "(clips, time, frequency, filters)", "parameters": "trainable parameters"}
+)
+
+# %% [markdown]
+# One patch on its way: the mean over all filters after each block. What starts as a spectrogram ends as three steps in time
+# and two in frequency, but with many filters to say *what* is there.
+
+# %%
+figure, axes = plt.subplots(1, 7, figsize=(12, 2.3), width_ratios=[1.3] + [1] * 6)
+pictures = {"log-mel": mixtures[0]} | {name.replace("conv_", ""): m[0].mean(axis=-1) for name, m in maps.items()}
+for axis, (name, picture) in zip(axes, pictures.items(), strict=True):
+    axis.imshow(picture.T, origin="lower", aspect="auto", cmap="magma", interpolation="nearest")
+    axis.set(title=f"{name}\n{picture.shape[0]} × {picture.shape[1]}", xticks=[], yticks=[])
+axes[0].set(xlabel="time", ylabel="frequency")
+plt.show()
+
+# %% [markdown]
+# ## How large is that?
+#
+# **Question.** Where do most parameters sit: in the first blocks, where the pictures are large, or in the last, where the
+# filters are many? The paper's encoder starts with 64 filters. Guess its total.
+
+# %%
+full = CNN14()  # the paper's: 64 filters at first, d = 128
+full.build((None, PATCH_FRAMES, 64))
+filters = [1] + [64 * 2**i for i in range(6)]
+by_formula = 2 * 64 + 2048 * 128 + 128  # batch norm of the input; bottleneck
+for before, after in zip(filters, filters[1:], strict=False):
+    by_formula += 9 * before * after + 9 * after * after + 2 * 2 * after  # two convolutions, two batch norms
+paper_size, own_size = size(full), size(encoder)
+assert paper_size == by_formula == 75_739_712, "that is not the paper's encoder"
+print(f"the paper's CNN14: {paper_size:,} trainable parameters (the slides say ~75M)")
+print(f"this profile:      {own_size:,} ({p.width} filters at first, d = {p.embedding_dim})")
+print(
+    f"share in the last block: {size(full.blocks[-1]) / paper_size:.0%} and {size(encoder.blocks[-1]) / own_size:.0%}"
+)
+del full
+
+# %% [markdown]
+# ## Two heads
+#
+# h is the product. Training happens on top of it, in two small networks that are thrown away afterwards (notebook 06):
+# the **similarity head** turns h into z, where NT-Xent compares; the **coincidence head** turns pairs of h into logits.
+# Why not compare h itself? NT-Xent throws away whatever differs between two views; with a head between, h may keep it.
+
+# %%
+model = ContrastiveModel(encoder, row.similarity, row.coincidence)
+outputs = model((mixtures, channels))
+heads = {"similarity head": model.similarity_head, "coincidence head": model.coincidence_head}
+shapes = {"similarity head": tuple(outputs["z"][0].shape), "coincidence head": tuple(outputs["logits"].shape)}
+for name, head in heads.items():
+    print(f"{name}: {size(head):,} trainable parameters, output {shapes[name]} for {p.batch_size} pairs")
+
+# %% [markdown]
+# ## The objective is `compute_loss`
+#
+# In Keras 3 a model says *what* to minimise in `compute_loss`, in operations that run on every backend. This is the whole
+# objective of the paper:
+
+
+# %%
+def show_source(function):
+    """A function's source as it stands in the library."""
+    display(Markdown(f"```python\n{inspect.cleandoc(inspect.getsource(function))}\n```"))
+
+
+show_source(ContrastiveModel.call)
+show_source(ContrastiveModel.compute_loss)
+
+# %% [markdown]
+# Two lines deserve a second look.
+#
+# * In `call`, mixtures and channels go through the encoder **in one batch**. Batch norm uses statistics of its batch: with two
+#   passes, mixtures and channels would be normalised apart, and the encoder could tell them by that.
+# * In `compute_loss`, `accuracy` is the share of anchors whose nearest candidate is their partner. It trains nothing; it is
+#   there because a share is easier to read than a loss.
+#
+# ## The step is `train_step`
+#
+# *How* to minimise is the training step: forward, loss, gradients, update. On JAX and torch the course leaves it to Keras. On
+# TensorFlow it is written out:
+
+# %%
+if hasattr(training.TensorFlowStep, "train_step"):
+    show_source(training.TensorFlowStep.train_step)
+else:
+    print(f"On {keras.backend.backend()} Keras' own step is used; it calls the same compute_loss.")
+
+# %% [markdown]
+# A `GradientTape` records what is computed inside its `with`; `tape.gradient` then runs it backwards. (`scale_loss` matters in
+# half precision only, where small gradients would round to zero.)
+#
+# Let us do the same with nothing but the tape and a subtraction. Two models with identical weights: one takes a step by hand,
+# the other through the library. Then both compute their loss again.
+#
+# **Question.** Which of these must be equal: the losses before the step, the losses after it?
+
+# %%
+small = dict(embedding_dim=32, width=4, seed=SEED)  # a small CNN14, for all that shall be quick
+number = min(32, p.batch_size)
+little = ViewPairs(views, row.pairing, row.processors, number, seed=SEED)
+(batch,) = little[0]
+rate = 0.02
+
+
+def new_model():
+    """A small encoder with new heads; each call draws the same weights."""
+    fresh = ContrastiveModel(training.new_encoder(**small), augmentation=None)
+    fresh(batch)
+    return fresh
+
+
+# %%
+if keras.backend.backend() == "tensorflow":
+    import tensorflow as tf
+
+    by_hand, losses_by_hand = new_model(), []
+    weights = by_hand.trainable_weights
+    for _ in range(2):
+        with tf.GradientTape() as tape:
+            outputs = by_hand(batch, training=True)  # z of both views, and the grid of logits
+            loss = by_hand.compute_loss(batch, None, outputs)
+        for weight, gradient in zip(weights, tape.gradient(loss, weights), strict=True):
+            weight.assign(weight - rate * gradient)  # gradient descent, nothing else
+        losses_by_hand.append(float(loss))
+
+# %%
+if keras.backend.backend() == "tensorflow":
+    library, losses = new_model(), []
+    library.compile(keras.optimizers.SGD(rate), jit_compile=False)
+    for _ in range(2):
+        library.reset_metrics()
+        losses.append(float(library.train_on_batch(batch, return_dict=True)["loss"]))
+    print("loss before and after one step, by hand:    ", losses_by_hand)
+    print("loss before and after one step, the library:", losses)
+    assert np.allclose(losses, losses_by_hand, rtol=1e-4), "the custom step is not the step by hand"
+    assert losses[0] != losses[1], "nothing was updated"
+
+# %% [markdown]
+# What the library adds to this: a better rule than plain descent (**Adam**), a learning rate that warms up and then decays,
+# gradients clipped to a length, SpecAugment, and metrics. `training.fit` holds them together.
+#
+# ## Train
+#
+# The next cell trains the main encoder, or loads it if it has been trained with these settings before. A line for each
+# epoch; an *epoch* here is merely what one line reports.
+#
+# **Question.** Before you look: which value of `similarity` and which of `coincidence` would you call "nothing learned"?
+
+# %%
+main, history = course.encoder()
+steps = history["step"][-1]
+print(
+    f"{steps} steps of {p.batch_size} pairs: every clip was seen about {steps * p.batch_size / len(views.log_mel):.0f} times"
+)
+print("first ten losses:", ", ".join(f"{loss:.3f}" for loss in history["first_losses"]))
+
+# %%
+views_in_batch = 2 * p.batch_size
+chance = {"similarity": np.log(views_in_batch - 1), "coincidence": 2 * np.log(2), "accuracy": 1 / (views_in_batch - 1)}
+notebook.curves(history, list(chance), chance, title=f"{MAIN_ROW}: training curves beside chance")
+for name, guess in chance.items():
+    print(f"{name:<12} chance {guess:.4f} · first epoch {history[name][0]:.4f} · last epoch {history[name][-1]:.4f}")
+assert all(np.isfinite(history[name]).all() for name in chance), "the training broke"
+
+# %% [markdown]
+# How to read them:
+#
+# * Held against **chance**, not against zero: ln(2N − 1), 2 ln 2, and 1 / (2N − 1) for the accuracy.
+# * The coincidence loss may begin *above* chance, for a random head answers confidently at random. Unlearning that is the first
+#   thing the training does, and is no learning about sound yet.
+# * These are **training** losses on damaged patches, so they stay far from zero by design. A lower loss does not even mean a
+#   better encoder: an easier task (say, mix-mix without SpecAugment) has a lower loss and a worse h. Only notebooks 08 to 10 can
+#   say what h is good for.
+#
+# ## Alignment and uniformity
+#
+# Two numbers say what contrast does to h (Wang and Isola 2020). All h are first scaled to length one.
+#
+# * **Alignment**: the mean squared distance of the two views of a pair. Small is good: partners are near.
+# * **Uniformity**: the logarithm of the mean of exp(−2 · squared distance) over views of *different* clips. The lower, the
+#   more evenly the clips fill the sphere. If all are on one point it is 0.
+#
+# Either is easy alone. An encoder that ignores its input is perfectly aligned; one that answers noise is nicely uniform.
+
+
+# %%
+def embed_pairs(network, batch):
+    """Unit-length h of both views, (pairs, d) each."""
+    both = inference(network)(np.concatenate(batch))
+    return np.split(both / np.linalg.norm(both, axis=1, keepdims=True), 2)
+
+
+def measure(h_a, h_b):
+    """Alignment, uniformity, spread (1 - cosine of different clips), share of first views that find their partner."""
+    cosine, different = h_a @ h_b.T, ~np.eye(len(h_a), dtype=bool)
+    return {
+        "alignment": float(np.square(h_a - h_b).sum(axis=1).mean()),
+        "uniformity": float(np.log(np.exp(-2 * (2 - 2 * cosine[different])).mean())),
+        "spread": float(1 - cosine[different].mean()),
+        "found": float((cosine.argmax(axis=1) == np.arange(len(h_a))).mean()),
+    }
+
+
+# %% [markdown]
+# We draw a batch that training did not draw: the same clips, but other crops and channels, and no masks. The untrained encoder
+# is exactly the one that training began with.
+#
+# **Question.** Which of the two numbers will training make *worse*?
+
+# %%
+held_number = min(256, len(views.log_mel))
+(held,) = ViewPairs(views, row.pairing, row.processors, held_number, seed=SEED + 1)[0]
+embedded = {"untrained": embed_pairs(course.untrained_encoder(), held), "trained": embed_pairs(main, held)}
+measured = {name: measure(*both) for name, both in embedded.items()}
+columns = {
+    "encoder": "encoder",
+    "alignment": "alignment",
+    "uniformity": "uniformity",
+    "spread": "spread",
+    "found": "partner found",
+}
+notebook.table([{"encoder": name} | values for name, values in measured.items()], columns)
+print(f"partner found among {held_number} by guessing: {1 / held_number:.4f}")
+
+# %% [markdown]
+# An untrained network already has near-perfect alignment, for a bad reason: everything lies in one narrow cone, so partners are
+# near, as all others are. What counts is the difference between partners and others, and that is what a picture shows best.
+#
+# The similarity matrix of h: mixtures downwards, channels across; partners on the diagonal.
+
+# %%
+shown = min(24, held_number)
+figure, axes = plt.subplots(1, 2, figsize=(10, 4.2))
+for axis, (name, (h_a, h_b)) in zip(axes, embedded.items(), strict=True):
+    image = axis.imshow(h_a[:shown] @ h_b[:shown].T, cmap="magma", vmin=-1, vmax=1, interpolation="nearest")
+    axis.set(title=f"{name}: found {measured[name]['found']:.0%} of {held_number}", xlabel="channel", ylabel="mixture")
+figure.colorbar(image, ax=axes, label="cosine of h", shrink=0.85)
+plt.show()
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(10, 2.6), sharey=True)
+for axis, (name, (h_a, h_b)) in zip(axes, embedded.items(), strict=True):
+    cosine = h_a @ h_b.T
+    for values, label in ((cosine[~np.eye(len(h_a), dtype=bool)], "different clips"), (np.diag(cosine), "partners")):
+        axis.hist(values, bins=np.linspace(-1, 1, 61), density=True, alpha=0.65, label=label)
+    axis.set(title=name, xlabel="cosine of h", yscale="log")
+axes[0].set_ylabel("density")
+axes[1].legend()
+plt.show()
+
+# %% [markdown]
+# ## Four ways to fail
+#
+# Each of these is seen on the small encoder, in seconds. First a normal run, for reference. A callback watches the **spread** of h
+# on a fixed batch: one minus the mean cosine between *different* clips. It is 0 when all clips are on one point.
+
+
+# %%
+(watched,) = ViewPairs(views, row.pairing, row.processors, min(64, len(views.log_mel)), seed=SEED + 2)[0]
+
+
+class Watch(keras.callbacks.Callback):
+    """Keeps the spread of h on the watched batch, before training and after every sixth step."""
+
+    def on_train_begin(self, logs=None):
+        self.steps, self.spread, self.count = [], [], 0
+        self.look()
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.count += 1
+        if self.count % 6 == 0:
+            self.look()
+
+    def look(self):
+        self.steps.append(self.count)
+        self.spread.append(measure(*embed_pairs(self.model.encoder, watched))["spread"])
+
+
+# %%
+def short_run(kind=ContrastiveModel, temperature=0.2, steps=30):
+    """Trains a small encoder by similarity alone; returns the model, its history and what was watched."""
+    student, watch = kind(training.new_encoder(**small), coincidence=0.0, temperature=temperature), Watch()
+
+    def batches(in_epoch):
+        return ViewPairs(views, row.pairing, row.processors, number, in_epoch, SEED)
+
+    seen = training.fit(student, batches, steps, 2e-3, callbacks=[watch], verbose=0)
+    return student, seen, watch
+
+
+normal, normal_history, normal_watch = short_run()
+print(f"spread of h: {normal_watch.spread[0]:.4f} before, {normal_watch.spread[-1]:.4f} after 30 steps of NT-Xent")
+
+# %% [markdown]
+# ### 1. Collapse: attraction without negatives
+#
+# The simplest idea: only pull partners together, and forget about the others. The loss is 1 − cosine of the partners.
+#
+# **Question.** What is the easiest way for an encoder to get that loss to zero?
+
+
+# %%
+class AttractionOnly(ContrastiveModel):
+    """Pulls partners together and pushes nothing away."""
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        a, b = (ops.normalize(part, axis=-1) for part in y_pred["z"])
+        loss = 1.0 - ops.mean(ops.sum(a * b, axis=-1))
+        self.similarity_tracker.update_state(loss)
+        return loss
+
+
+# %%
+def without_head(*arguments, **keywords):
+    """Attraction acts on h itself: a head could collapse alone and leave h in peace."""
+    made = AttractionOnly(*arguments, **keywords)
+    made.similarity_head = keras.layers.Identity()
+    return made
+
+
+collapsed, collapsed_history, collapsed_watch = short_run(without_head)
+first, last = collapsed_history["first_losses"][0], collapsed_history["loss"][-1]
+print(f"its loss: {first:.4f} at first, {last:.4f} in the last epoch")
+print(f"spread of h: {collapsed_watch.spread[0]:.4f} before, {collapsed_watch.spread[-1]:.5f} after")
+assert collapsed_watch.spread[-1] < normal_watch.spread[-1], "without negatives h should spread less"
+
+# %%
+figure, axis = plt.subplots(figsize=(7, 2.8))
+for name, watch in (("NT-Xent", normal_watch), ("attraction only", collapsed_watch)):
+    axis.plot(watch.steps, watch.spread, marker="o", label=name)
+axis.set(xlabel="step", ylabel="spread of h", yscale="log", title="collapse: a falling loss, and nothing left")
+axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+plt.show()
+
+# %% [markdown]
+# The loss falls beautifully, and h says nothing: every clip on one point. (The spread before training is small too; what tells
+# is the *direction*.) Negatives are what keeps an embedding open. Whenever a contrastive loss looks too good, look at the spread.
+#
+# ### 2. A temperature of 0.01
+#
+# Notebook 06 showed that a small τ puts the whole push on the nearest negatives.
+#
+# **Question.** An untrained encoder, τ = 0.01: will its first loss be above or below chance, ln(2N − 1)?
+
+# %%
+cold, cold_history, cold_watch = short_run(temperature=0.01)
+little_chance = np.log(2 * number - 1)
+figure, axis = plt.subplots(figsize=(7, 2.8))
+for name, seen in (("τ = 0.2", normal_history), ("τ = 0.01", cold_history)):
+    axis.plot(range(1, 1 + len(seen["first_losses"])), seen["first_losses"], marker="o", label=name)
+axis.axhline(little_chance, color="0.4", linestyle="--", label=f"chance {little_chance:.2f}")
+axis.set(xlabel="step", ylabel="NT-Xent", ylim=(0, None))
+axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+plt.show()
+assert cold_history["first_losses"][0] > little_chance, "a confident guess should cost more than guessing"
+
+
+# %%
+def pushing(model, temperature):
+    """As how many negatives, sharing evenly, push an anchor: the exponential of the entropy of their weights."""
+    a, b = (np.asarray(z) for z in model(watched)["z"])
+    z = np.concatenate([a, b]) / np.linalg.norm(np.concatenate([a, b]), axis=1, keepdims=True)
+    scores = z @ z.T / temperature
+    anchors = np.arange(len(z))
+    scores[anchors, anchors] = scores[anchors, (anchors + len(a)) % len(z)] = -np.inf  # itself and the partner
+    weights = np.exp(scores - scores.max(axis=1, keepdims=True))
+    weights /= weights.sum(axis=1, keepdims=True)
+    return float(np.exp(-(weights * np.log(weights + 1e-30)).sum(axis=1)).mean())
+
+
+negatives = 2 * len(watched[0]) - 2
+for name, student, tau in (("τ = 0.2", normal, 0.2), ("τ = 0.01", cold, 0.01)):
+    print(f"after 30 steps at {name}: as if {pushing(student, tau):5.1f} of {negatives} negatives pushed an anchor")
+
+# %% [markdown]
+# At τ = 0.01 a difference of 0.05 in cosine is a factor of e⁵ in odds: a random encoder is *certain*, and mostly wrong. Its first
+# steps go into unlearning, and later each anchor hears of a few nearest negatives only, false ones among them. The other extreme,
+# a high τ, is dull rather than nervous: hard and easy negatives push alike.
+#
+# ### 3. Negatives from the other view only
+#
+# A tempting shortcut: compare mixtures with channels only, an N × N grid. It is half the work, the loss is lower, and some
+# well-known code does it. What is lost?
+#
+# Suppose an encoder marks *which view* a patch is: it spends a share m of the squared length of h on "I am a mixture" or "I am a
+# channel". Such a mark says nothing about the scene. We add it by hand to the h of the main encoder, more and more of it.
+#
+# **Question.** Which of the two losses will notice?
+
+
+# %%
+def losses_with_mark(h_a, h_b, share, temperature=0.2):
+    """Accuracy of both losses, and NT-Xent, for unit h with this share of the squared length spent on the view."""
+    a, b = (np.c_[np.sqrt(1 - share) * h, np.full(len(h), s * np.sqrt(share))] for h, s in ((h_a, 1), (h_b, -1)))
+    cross, inside = a @ b.T / temperature, a @ a.T / temperature
+    partner = np.diag(cross)
+    rivals = np.where(np.eye(len(a)) == 1, -np.inf, inside)  # the other mixtures
+    both = np.concatenate([cross, rivals], axis=1)
+    return {
+        "other view only": float((np.log(np.exp(cross).sum(axis=1)) - partner).mean() / np.log(len(a))),
+        "NT-Xent": float((np.log(np.exp(both).sum(axis=1)) - partner).mean() / np.log(2 * len(a) - 1)),
+        "found among other view": float((cross.argmax(axis=1) == np.arange(len(a))).mean()),
+        "found among all": float((both.argmax(axis=1) == np.arange(len(a))).mean()),
+    }
+
+
+shares = np.linspace(0, 0.9, 19)
+marked = [losses_with_mark(*embedded["trained"], share) for share in shares]
+
+# %%
+figure, axes = plt.subplots(1, 2, figsize=(10, 2.8))
+for name in ("other view only", "NT-Xent"):
+    axes[0].plot(shares, [m[name] for m in marked], marker=".", label=name)
+axes[0].axhline(1, color="0.4", linestyle="--", label="chance")
+for name in ("found among other view", "found among all"):
+    axes[1].plot(shares, [m[name] for m in marked], marker=".", label=name)
+for axis, label in zip(axes, ("loss / chance", "partner found"), strict=True):
+    axis.set(xlabel="share of h spent on which view it is", ylabel=label, ylim=(0, None))
+    axis.legend()
+plt.show()
+assert len({m["found among other view"] for m in marked}) == 1, "the mark cancels in comparisons across views"
+print(f"chance: ln N = {np.log(held_number):.3f} against ln(2N - 1) = {np.log(2 * held_number - 1):.3f}")
+
+# %% [markdown]
+# Across views the mark adds the same number to every similarity, and a softmax does not see what all candidates share. So the
+# ranking never changes: with 90 % of h wasted it finds as many partners as before, and its loss creeps to chance without ever
+# passing it. NT-Xent has other mixtures among the negatives, and those carry the *same* mark: it rises above chance, and the
+# gradient removes the mark. Note the chances too: ln N is less than ln(2N − 1), so the shortcut *looks* better for nothing.
+#
+# ### 4. Crops that miss the event
+#
+# A patch is 0.96 s of a scene. If a scene holds one short sound, many crops contain only what is left of it: nothing. Such a pair
+# is positive by decree and empty in fact. We measure how loud each crop is, relative to its whole clip, for the crops that training
+# draws.
+#
+# **Question.** In what share of *pairs* is at least one of the two crops more than 20 dB below its clip: in hardly any, or in many?
+
+# %%
+scenes = course.scenes["train"]
+some = [scenes[i].mixture for i in range(min(300, len(scenes)))]  # clips of (samples,)
+energy = np.cumsum(np.pad(np.square(some, dtype="float64"), ((0, 0), (1, 0))), axis=1)  # up to each sample
+rng = np.random.default_rng(SEED)
+drawn = rng.integers(0, views.log_mel.shape[2] - PATCH_FRAMES + 1, (20, 2, len(some)))  # 20 pairs a clip, first frames
+begin, clip = drawn * 160, np.arange(len(some))  # a frame is 160 samples
+power = (energy[clip, begin + 15_600] - energy[clip, begin]) / 15_600  # a patch is 15,600 samples
+level = 10 * np.log10((power + 1e-12) / (energy[:, -1] / energy.shape[1] + 1e-12))  # (20, 2, clips), dB
+missed = level < -20
+missed_crops, missed_pairs = float(missed.mean()), float(missed.any(axis=1).mean())
+print(f"crops that miss: {missed_crops:.1%} · pairs with at least one: {missed_pairs:.1%}")
+for events in np.unique(scenes.number_of_events[: len(some)]):
+    one = missed[:, :, scenes.number_of_events[: len(some)] == events]
+    print(f"  scenes of {events} event{'s' * (events > 1)}: {one.mean():.1%} of crops")
+
+# %%
+figure, axis = plt.subplots(figsize=(7, 2.6))
+axis.hist(level.ravel().clip(-60), bins=np.arange(-60, 10, 2))
+axis.axvline(-20, color="0.4", linestyle="--", label="counted as missed")
+axis.set(xlabel="level of a crop relative to its clip in dB (−60 and less counted at −60)", ylabel="crops")
+axis.legend()
+plt.show()
+
+# %% [markdown]
+# Seen and heard: the pair with the largest difference between its two crops. One player is loud, the other may be silent; both
+# have the same gain.
+
+# %%
+turn, worst = np.unravel_index(np.abs(level[:, 0] - level[:, 1]).argmax(), level[:, 0].shape)
+print(f"scene {worst}: {', '.join(scenes[int(worst)].labels)}")
+heard = {"the clip": some[worst]}
+for view in range(2):
+    start = begin[turn, view, worst]
+    heard[f"crop at {start / 16_000:.2f} s ({level[turn, view, worst]:.0f} dB)"] = some[worst][start : start + 15_600]
+notebook.listen(heard)
+
+# %% [markdown]
+# What does the trained encoder make of such pairs? We compare h of the two crops of a mixture, for pairs that miss and pairs that
+# do not.
+
+# %%
+chosen = np.concatenate([np.argwhere(missed[:, :].any(axis=1) == kind)[:200] for kind in (False, True)])  # (turn, clip)
+crops = [
+    np.stack([views.log_mel[c, 0, drawn[t, view, c] : drawn[t, view, c] + PATCH_FRAMES] for t, c in chosen])
+    for view in range(2)
+]
+h_a, h_b = embed_pairs(main, [c.astype("float32") for c in crops])
+cosines, missing = (h_a * h_b).sum(axis=1), missed.any(axis=1)[tuple(chosen.T)]
+for kind, name in ((False, "both crops hear the clip"), (True, "at least one misses")):
+    if (missing == kind).any():
+        print(f"{name}: mean cosine of h {cosines[missing == kind].mean():.3f} over {(missing == kind).sum()} pairs")
+
+# %% [markdown]
+# Nothing in the method repairs this. AudioSet's ten-second clips suffer from it as well; with enough data such pairs are noise that
+# averages out, while they also set a floor under the loss. What one can do: draw crops by energy, reject those that miss (an
+# exercise), or use longer patches.
+
+# %%
+course.record(
+    "07",
+    first_losses=history["first_losses"],
+    steps=steps,
+    **{name: history[name][-1] for name in ("loss", *chance)},
+    chance={name: float(value) for name, value in chance.items()},
+    parameters={"paper": paper_size, "profile": own_size},
+    **{
+        f"{key}{suffix}": measured[name][key]
+        for name, suffix in (("trained", ""), ("untrained", "_untrained"))
+        for key in measured[name]
+    },
+    collapse_spread={"nt_xent": normal_watch.spread[-1], "attraction": collapsed_watch.spread[-1]},
+    missed_crops=missed_crops,
+    missed_pairs=missed_pairs,
+)
+print("kept: results/07.json")
+
+# %% [markdown]
+# ## Recap
+#
+# | idea | in the paper | in the code |
+# |---|---|---|
+# | encoder | PANNs' CNN14, ~75M parameters, bottleneck to d = 128 | `CNN14(embedding_dim, width)`; the width is the profile's |
+# | one encoder, two heads | both tasks on the same h | `ContrastiveModel` |
+# | objective | L_sim + L_coin | `compute_loss`, in `keras.ops` |
+# | step | not shown | `TensorFlowStep.train_step`; Keras' own elsewhere |
+# | optimiser, batch, steps | not in the slides | Adam, warm-up, cosine decay, clipping in `training.fit`; sizes in `profiles.py` |
+# | what is kept | h, before the heads | `encoder.keras`; the heads are dropped |
+#
+# ## Exercises
+#
+# **1.** The paper also trains d = 1,024. How many trainable parameters has that encoder? Work it out from the number above.
+
+# %% tags=["solution"]
+print(f"{paper_size:,} + {1024 - 128} × (2048 + 1) = {paper_size + (1024 - 128) * (2048 + 1):,}")
+
+# %% [markdown]
+# **2.** Are the pairs of some processors easier for the trained encoder than others? Measure alignment and the share of partners
+# found for each processor alone.
+
+# %% tags=["solution"]
+rows = []
+for name in views.processors:
+    (alone,) = ViewPairs(views, row.pairing, (name,), held_number, seed=SEED + 1)[0]
+    rows.append({"encoder": name} | measure(*embed_pairs(main, alone)))
+notebook.table(rows, columns | {"encoder": "channels of"})
+
+# %% [markdown]
+# **3.** Reject crops that miss: draw up to five first frames for a clip and keep the first one that is not 20 dB below it. What
+# share of crops still misses, and in how many clips is there no way out?
+
+# %% tags=["solution"]
+tries = missed.reshape(-1, len(some))[: 8 * 5].reshape(8, 5, len(some))  # eight crops a clip, five tries each
+print(f"missed without rejection {tries[:, 0].mean():.1%}, with five tries {tries.all(axis=1).mean():.1%}")
+print(
+    f"clips without a single good crop among 40: {int(missed.reshape(-1, len(some)).all(axis=0).sum())} of {len(some)}"
+)
+
+# %% [markdown]
+# ## What to read next
+#
+# * Kong et al. 2020, *PANNs*: CNN14 and its siblings.
+# * Wang and Isola 2020, *Understanding contrastive representation learning through alignment and uniformity*.
+# * Grill et al. 2020, *Bootstrap your own latent*: how to live without negatives and not collapse.
+#
+# Next: [08 · Linear probe](08_linear_probe.ipynb): is h any good?

@@ -1,0 +1,506 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # 08 · Linear probe
+#
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sepcl-keras/sepcl-keras/blob/main/notebooks/08_linear_probe.ipynb)
+
+# %% [markdown]
+# | | |
+# |---|---|
+# | **you will** | freeze the encoder, train small classifiers on its embeddings, and measure beside four controls |
+# | **you need** | what an embedding is (07); the metrics are built here by hand |
+# | **you make** | mAP and d′ of chance, log-mel statistics, an untrained, a pretrained and a supervised encoder |
+# | **time** | about 4 minutes on a CPU (tiny), half of it the supervised control; on a GPU (full): not measured yet |
+
+# %% tags=["parameters"]
+import os
+
+PROFILE = os.environ.get("SEPCL_PROFILE", "tiny")
+DATA = os.environ.get("SEPCL_DATA", "made")
+SEED = int(os.environ.get("SEPCL_SEED", "0"))
+OUT = os.environ.get("SEPCL_OUT")
+
+# %%
+import time
+from statistics import NormalDist
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+
+from sepcl_keras import evaluation, notebook
+from sepcl_keras.course import embed, windows
+
+course = notebook.setup(PROFILE, DATA, SEED, OUT)
+
+# %% [markdown]
+# ## What "frozen h" means
+#
+# Pretraining is over. The two heads have done their work and are thrown away; what remains is the **encoder**, a
+# function from a patch of sound to a vector of numbers, the **embedding** h. Nobody has told it a single class name.
+#
+# Is h any good? The paper asks in the simplest way: **freeze** the encoder (its weights never change again), give h to
+# a *small* classifier with labels, and see how well that does. If it does well, then the classes were already laid out
+# conveniently in h, because the small classifier could not have arranged them by itself.
+#
+# The encoder comes from notebook 07; if you have not run that one, it is trained now.
+
+# %%
+encoder, history = course.encoder()
+frozen = encoder.get_weights()  # a copy; at the end of this notebook we check that nothing has touched them
+print(f"frozen encoder: {encoder.count_params():,} weights, h has {encoder.embedding_dim} numbers")
+
+# %% [markdown]
+# ## From windows to a clip
+#
+# A scene is longer than the encoder's input. So we cut its log-mel spectrogram into patches of 96 frames, side by side,
+# and embed each: one h per **window**. The **clip embedding** is the mean over the windows.
+#
+# **Question.** What would be lost, and what gained, if the encoder read the scene in one piece instead?
+
+# %%
+test, test_labels = course.scenes["test"], course.scenes["test"].labels  # labels (clips, classes), zeros and ones
+log_mel = course.log_mel("test")  # (clips, frames, mels)
+patches = windows(log_mel[:1])  # (1, windows, 96, mels)
+h_windows = embed(encoder, log_mel[:1])  # (1, windows, d)
+h_clip = h_windows.mean(axis=1)  # (1, d)
+print("log-mel", log_mel[:1].shape, "-> patches", patches.shape, "-> h", h_windows.shape, "-> clip", h_clip.shape)
+
+# %%
+figure, (top, bottom) = plt.subplots(2, 1, figsize=(9, 4.6), height_ratios=(3, 2))
+number, length = patches.shape[1:3]
+top.imshow(np.asarray(log_mel[0], "float32").T, origin="lower", aspect="auto", cmap="magma",
+           extent=(0, log_mel.shape[1] * 0.01, 0, log_mel.shape[2]))  # fmt: skip
+for edge in range(number + 1):
+    top.axvline(edge * length * 0.01, color="white", linewidth=1.5)
+top.set(xlabel="time in s", ylabel="mel band", title=f"test scene 0 ({', '.join(test[0].labels)}) and its windows")
+image = bottom.imshow(h_windows[0], aspect="auto", cmap="RdBu_r", interpolation="nearest",
+                      vmin=-np.abs(h_windows).max(), vmax=np.abs(h_windows).max())  # fmt: skip
+bottom.set(xlabel="component of h", ylabel="window", yticks=range(number))
+figure.colorbar(image, ax=bottom, label="value")
+plt.show()
+notebook.players({"test scene 0": test[0].mixture})
+
+# %% [markdown]
+# Columns that keep their colour from window to window are components that hardly depend on the moment; columns that
+# flicker follow what happens in the scene.
+#
+# Being frozen has a second side. During training, batch normalisation used the statistics of the batch at hand; now it
+# uses stored ones. So the h of a clip must not depend on who else is in the batch. That can be checked:
+
+# %%
+alone, in_company = embed(encoder, log_mel[:1]), embed(encoder, log_mel[:8])[:1]
+difference = float(np.abs(alone - in_company).max() / np.abs(alone).max())
+assert difference < 1e-3, "h depends on the neighbours in the batch"
+print(f"largest relative difference of h, embedded alone or with seven others: {difference:.1e}")
+
+# %% [markdown]
+# ## Average precision by hand
+#
+# Before anything is measured, the measure. A scene holds several classes, so "which class is it?" has no single answer.
+# We ask a separate question for each class: **rank** all clips by the classifier's score for, say, *rain*. Do the clips
+# with rain come first?
+#
+# Walk down the ranking. Whenever you meet a clip that has the class, note the **precision** so far: the share of clips
+# up to here that have it. The mean of these notes is the **average precision** (AP). Six clips will do:
+
+# %%
+truth = np.array([1, 0, 1, 1, 0, 0])  # does the clip have the class?
+scores = np.array([0.9, 0.8, 0.6, 0.5, 0.3, 0.2])  # what a classifier said
+
+order = np.argsort(-scores)
+hits = np.cumsum(truth[order])
+rank = np.arange(1, len(truth) + 1)
+precision = hits / rank
+notebook.table(
+    [dict(rank=int(r), score=float(scores[i]), has="yes" if truth[i] else "", precision=float(p) if truth[i] else None)
+     for r, i, p in zip(rank, order, precision)],
+    dict(rank="rank", score="score", has="has the class", precision="precision so far"),
+)  # fmt: skip
+
+# %% [markdown]
+# **Question.** What is the mean of the three noted precisions? And which single swap of neighbours would raise it most?
+
+# %%
+by_hand = float(precision[truth[order] == 1].mean())
+by_library = float(evaluation.average_precisions(truth[:, None], scores[:, None])[0])
+assert np.isclose(by_hand, by_library), "average precision by hand and by the library differ"
+print(f"average precision by hand {by_hand:.4f}, by the library {by_library:.4f}")
+
+# %% [markdown]
+# **mAP** (mean average precision) is the mean of AP over classes. Ours is the **macro** mean: a rare class counts as
+# much as a frequent one.
+#
+# Why not count right answers? Because most answers are "no":
+
+# %%
+share = float(test_labels.mean())
+print(f"in the test scenes {share:.1%} of all (clip, class) cells are positive,")
+print(f"so a classifier that always says no is right in {1 - share:.1%} of them, and useless")
+
+# %% [markdown]
+# ## What is chance?
+#
+# If a classifier gives all clips the same score, no ranking exists, and the precision everywhere is simply the share of
+# positives. That share, averaged over classes, is the **chance** printed in this course.
+#
+# **Question.** A classifier that gives *random* scores: will its mAP lie at that share, or a little above or below?
+
+# %%
+present = test_labels.any(axis=0)  # a class without a positive has no AP, and is skipped
+chance = float(test_labels[:, present].mean())
+rng = np.random.default_rng(0)
+random_map = [evaluation.mean_average_precision(test_labels, rng.random(test_labels.shape)) for _ in range(50)]
+equal_map = evaluation.mean_average_precision(test_labels, np.zeros(test_labels.shape))
+assert np.isclose(equal_map, chance), "equal scores should give the share of positives"
+print(f"share of positives {chance:.3f} · equal scores {equal_map:.3f} · random scores {np.mean(random_map):.3f} "
+      f"(from {min(random_map):.3f} to {max(random_map):.3f}), {len(test_labels)} clips")  # fmt: skip
+
+# %% [markdown]
+# With few positives, one lucky clip at the very top is worth a lot, so random rankings come out above the share; the
+# fewer clips, the more. Keep the upper end of that range in mind as the true bar for "better than guessing".
+#
+# ## d′ by hand
+#
+# The paper's field also reports **d′** ("d prime"), from the psychology of detection. Take one clip with the class
+# and one without: how often does the first get the higher score? That share is the **AUC** (area under the ROC
+# curve). d′ says how far apart, in standard deviations, two bell curves would have to stand to give that AUC: d′ = √2
+# Φ⁻¹(AUC), where Φ⁻¹ is the inverse of the normal distribution. Chance is AUC 0.5 and d′ 0; below zero is worse than
+# guessing.
+
+# %%
+with_class, without = scores[truth == 1], scores[truth == 0]
+auc = float((with_class[:, None] > without[None]).mean())  # over all pairs (positives, negatives)
+d_by_hand = 2**0.5 * NormalDist().inv_cdf(auc)
+assert np.isclose(d_by_hand, evaluation.d_prime(truth[:, None], scores[:, None])), "d' differs from the library's"
+print(f"AUC {auc:.3f}, d' {d_by_hand:.3f}")
+
+figure, axis = plt.subplots(figsize=(6, 2.2))
+grid = np.linspace(-3.5, 3.5 + d_by_hand, 300)
+for centre, title in ((0, "without the class"), (d_by_hand, "with the class")):
+    axis.fill_between(grid, [NormalDist(centre).pdf(x) for x in grid], alpha=0.5, label=title)
+axis.set(xlabel="score, in standard deviations", ylabel="density", title=f"two bells, d′ = {d_by_hand:.2f} apart")
+axis.legend()
+plt.show()
+
+# %% [markdown]
+# Unlike AP, d′ does not care how rare a class is: it compares pairs of one clip with and one without.
+#
+# ## The linear probe
+#
+# Now the smallest classifier there is: for each class one weighted sum of the components of h, squashed to a
+# probability (**logistic regression**). It can only draw one flat border through the space of embeddings. What it
+# reaches says how much of the class structure is already *linearly* there.
+
+# %%
+labels = {split: scenes.labels for split, scenes in course.scenes.items()}  # (clips, classes) each
+embeddings = {"ours": course.embeddings(encoder)}  # name -> split -> (clips, windows, d)
+clips = {split: h.mean(axis=1) for split, h in embeddings["ours"].items()}  # (clips, d) each
+linear_scores = evaluation.linear_probe(clips["train"], labels["train"], clips["test"])  # (clips, classes)
+linear_map = evaluation.mean_average_precision(test_labels, linear_scores)
+print({split: h.shape for split, h in embeddings["ours"].items()})
+print(f"linear probe on ours: mAP {linear_map:.3f} (chance {chance:.3f})")
+
+# %% [markdown]
+# ## The shallow classifier
+#
+# The paper goes one small step further: **one hidden layer** with ReLU between h and the classes. Written out:
+
+# %%
+d, classes = clips["train"].shape[1], len(course.bank.classes)
+shallow = keras.Sequential(
+    [
+        keras.Input((d,)),  # h of one window
+        keras.layers.Normalization(),  # each component to mean 0 and deviation 1, by the training clips
+        keras.layers.Dense(512, activation="relu"),
+        keras.layers.Dense(classes, activation="sigmoid"),  # one probability a class: several may be high
+    ]
+)
+trained_weights = sum(int(np.prod(w.shape)) for w in shallow.trainable_weights)
+print(f"frozen encoder {encoder.count_params():,} weights · shallow classifier {trained_weights:,} · "
+      f"linear probe {(d + 1) * classes:,}")  # fmt: skip
+
+# %% [markdown]
+# `evaluation.shallow_classifier` trains exactly this on the **windows**, each with its clip's labels, and averages the
+# windows' scores into a clip's score. It stops when mAP on the validation scenes no longer rises: the test scenes are
+# looked at once, at the end.
+#
+# **Question.** Some windows of a scene labelled *dog* hold no dog at all. Why can training on them still work?
+
+
+# %%
+def shallow_scores(name):
+    """Scores (clips, classes) for the test scenes."""
+    h = embeddings[name]
+    return evaluation.shallow_classifier(
+        h["train"], labels["train"], h["validation"], labels["validation"], h["test"], seed=course.seed
+    )
+
+
+by_class_scores = {"ours": shallow_scores("ours")}
+ours_map = evaluation.mean_average_precision(test_labels, by_class_scores["ours"])
+ours_d = evaluation.d_prime(test_labels, by_class_scores["ours"])
+print(f"shallow classifier on ours: mAP {ours_map:.3f}, d' {ours_d:.2f} (linear probe: mAP {linear_map:.3f})")
+
+# %% [markdown]
+# ## Is that good? The controls
+#
+# A number alone says nothing: a classifier with labels can get far on almost any input. So the same evaluation, with
+# the same scenes and the same classifiers, is given four other inputs:
+#
+# * **chance**: no input at all;
+# * **log-mel statistics**: no network; mean and deviation of each mel band in a window, 128 numbers;
+# * **untrained encoder**: the same network with the weights it was born with. Random convolutions are surprisingly good
+#   at describing textures, so this is the bar that pretraining has to clear;
+# * **supervised encoder**: the same network trained *with* the labels, on the same scenes. What could be hoped for with
+#   this network and so much data, though not a hard ceiling, for it trains for a short while only.
+#
+# The supervised encoder is trained here unless it is there already; a line per epoch shows how far it is.
+
+# %%
+supervised, supervised_history = course.supervised_encoder()
+
+# %% [markdown]
+# **Question.** Write down the order you expect: log-mel statistics, untrained, ours, supervised. How close to the
+# supervised encoder can one come that never saw a label?
+
+# %%
+inputs = {
+    "log-mel statistics": None,
+    "untrained encoder": course.untrained_encoder(),
+    "ours": encoder,
+    "supervised encoder": supervised,
+}
+rows = {}
+for name, network in inputs.items():
+    began = time.perf_counter()
+    if name not in embeddings:
+        embeddings[name] = course.embeddings(network)
+    rows[name] = course.evaluate(embeddings[name])
+    print(f"{name:<20} evaluated in {time.perf_counter() - began:.0f} s", flush=True)
+
+# %%
+assert np.isclose(rows["ours"]["map"], ours_map, atol=5e-3), "our own steps and course.evaluate disagree"
+assert np.isclose(rows["ours"]["chance"], chance)
+guessing = dict(name="chance", map=chance, linear_map=chance, d_prime=0.0)
+notebook.table(
+    [guessing, *({"name": name} | row for name, row in rows.items())],
+    dict(name="input of the classifier", map="mAP, shallow", linear_map="mAP, linear", d_prime="d′, shallow"),
+)
+
+# %%
+kinds = {name: "pretrained without labels" if name == "ours" else "control" for name in rows}
+for key, title in (("map", "mAP, shallow classifier"), ("linear_map", "mAP, linear probe")):
+    notebook.bars({name: row[key] for name, row in rows.items()}, xlabel=title, chance=chance, groups=kinds)
+
+# %% [markdown]
+# A shallow classifier far above its linear probe tells of classes that are in the embedding but need a bent border;
+# far below, of a hidden layer that had too few clips to learn from. (They also differ in *what* is averaged over
+# windows: the scores there, h itself here.)
+#
+# ## Claims
+#
+# Claims should be written so that they can turn out false. Each needs a **margin**: less than that we would not call
+# a difference. The table shows what holds in this run; the three claims without which the whole course would make no
+# sense stop the notebook when they fail (not at the smoke profile, whose networks train for a few steps only).
+
+# %%
+MARGIN = 0.02
+value = {name: row["map"] for name, row in rows.items()} | {"chance": chance}
+claims = {  # (higher, lower): must it hold?
+    ("ours", "chance"): True,
+    ("untrained encoder", "chance"): True,
+    ("supervised encoder", "untrained encoder"): True,
+    ("ours", "untrained encoder"): False,
+    ("ours", "log-mel statistics"): False,
+    ("supervised encoder", "ours"): False,
+}
+holds = {(a, b): bool(value[a] > value[b] + MARGIN) for a, b in claims}
+
+# %%
+notebook.table(
+    [dict(claim=f"{a} > {b}", gap=value[a] - value[b], holds=str(holds[a, b]), must="yes" if must else "")
+     for (a, b), must in claims.items()],
+    dict(claim=f"claim (by {MARGIN} or more)", gap="difference in mAP", holds="holds", must="must hold"),
+)  # fmt: skip
+
+# %%
+failed = [f"{a} > {b}" for (a, b), must in claims.items() if must and not holds[a, b]]
+if course.profile.name == "smoke":
+    print("smoke profile: nothing is asserted. Claims that would have failed:", ", ".join(failed) or "none")
+else:
+    assert not failed, f"these must hold and do not: {failed}"
+    print("all claims that must hold do")
+
+# %% [markdown]
+# ## Class by class
+#
+# The mean hides a lot. Here is the AP of each class that occurs in the test scenes, for three of the inputs; a grey
+# tick is the class's own chance, the share of clips that have it.
+#
+# **Question.** Which classes would you expect to gain most from training: steady ones such as rain, or those whose
+# character lies in their course in time?
+
+# %%
+for name in ("untrained encoder", "supervised encoder"):
+    by_class_scores[name] = shallow_scores(name)
+per_class = {name: evaluation.average_precisions(test_labels, s) for name, s in by_class_scores.items()}  # (classes,)
+shown = [c for c in np.argsort(np.nan_to_num(per_class["ours"])) if present[c]]
+figure, axis = plt.subplots(figsize=(8, 0.3 * len(shown) + 1.2))
+axis.hlines(range(len(shown)), 0, 1, color="0.92", zorder=0)
+for (name, values), marker in zip(per_class.items(), "oxs"):
+    axis.scatter(values[shown], range(len(shown)), marker=marker, label=name, zorder=3)
+axis.scatter(test_labels.mean(axis=0)[shown], range(len(shown)), marker="|", s=90, color="0.4", label="chance")
+axis.set_yticks(range(len(shown)), [f"{course.bank.classes[c]} ({int(test_labels[:, c].sum())})" for c in shown])
+axis.set(xlabel="average precision, shallow classifier", ylabel="class (positives in the test)", xlim=(0, 1.02))
+axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+plt.show()
+
+# %%
+gain = np.where(present, per_class["ours"] - per_class["untrained encoder"], np.nan)
+best, worst = int(np.nanargmax(gain)), int(np.nanargmin(gain))
+print(f"ours above the untrained encoder in {int(np.nansum(gain > 0))} of {int(present.sum())} classes;")
+print(f"highest difference {course.bank.classes[best]} ({gain[best]:+.3f}), "
+      f"lowest {course.bank.classes[worst]} ({gain[worst]:+.3f})")  # fmt: skip
+
+# %% [markdown]
+# A class with few positives has a shaky AP: one clip more or less at the top moves it visibly. Trust such a row less.
+#
+# ## Listen to what it says
+#
+# For each test scene we can also rank the *classes* by their scores and ask for the AP of that ranking (it is the same
+# function on the transposed tables). Four scenes, from the best ranked to the worst.
+#
+# **Question.** Listen before you look at the table: which classes do *you* hear?
+
+# %%
+our_scores = by_class_scores["ours"]
+per_scene = evaluation.average_precisions(test_labels.T, our_scores.T)  # (clips,)
+ranking = np.argsort(-per_scene, kind="stable")
+chosen = [int(ranking[round(q * (len(ranking) - 1))]) for q in (0, 1 / 3, 2 / 3, 1)]
+notebook.listen({f"test scene {i}": test[i].mixture for i in chosen})
+
+
+# %%
+def top_classes(i, number=4):
+    """The classes with the highest scores; those that are in the scene have a tick."""
+    top = np.argsort(-our_scores[i])[:number]
+    return ", ".join(f"{course.bank.classes[c]} {our_scores[i, c]:.2f}{' ✓' if test_labels[i, c] else ''}" for c in top)
+
+
+notebook.table(
+    [dict(scene=i, truth=", ".join(test[i].labels), said=top_classes(i), ap=float(per_scene[i])) for i in chosen],
+    dict(scene="test scene", truth="in the scene", said="highest scores (✓ is right)", ap="AP of the scene"),
+)
+
+# %% [markdown]
+# ## What this run says
+#
+# The sentences below are made from the numbers, so they fit your run and no other.
+
+# %%
+for a, b in (("ours", "untrained encoder"), ("ours", "log-mel statistics"), ("supervised encoder", "ours")):
+    gap = value[a] - value[b]
+    word = "above" if gap > MARGIN else "below" if gap < -MARGIN else "within the margin of"
+    print(f"{a}: mAP {value[a]:.3f}, {word} {b} ({value[b]:.3f}, difference {gap:+.3f})")
+room = value["supervised encoder"] - value["untrained encoder"]
+if room > MARGIN:
+    way = (value["ours"] - value["untrained encoder"]) / room
+    print(f"on a scale with the untrained encoder at 0 and the supervised one at 1, ours is at {way:.2f}")
+else:
+    print("the supervised encoder is not clearly above the untrained one here: this run is too small to judge by")
+
+# %% [markdown]
+# What it does *not* say: how the numbers would move with another seed (notebook 10 looks), or with another set of test
+# scenes. And they cannot be put beside the slides' level: AudioSet has 527 classes and real recordings. What
+# may be compared is *order*.
+#
+# One promise is left. Were the weights frozen?
+
+# %%
+assert all(np.array_equal(a, b) for a, b in zip(frozen, encoder.get_weights(), strict=True)), "the encoder has moved"
+print("the encoder's weights are what they were at the start: all classifiers were trained on frozen h")
+
+# %%
+recorded = course.record(
+    "08",
+    rows=rows,
+    claims={f"{a} > {b}": holds[a, b] for a, b in claims},
+    random_map=float(np.mean(random_map)),
+    supervised_first_losses=supervised_history["first_losses"],
+)  # fmt: skip
+
+# %% [markdown]
+# ## Recap
+#
+# | idea | in the paper | in the code |
+# |---|---|---|
+# | the product is h, before the heads | "h is used for downstream tasks" | `course.encoder()`, `embed` |
+# | frozen encoder, small classifier | "a shallow network on top" of it | `evaluation.shallow_classifier` |
+# | one hidden layer, ReLU | "MLP w/ one layer + ReLU"; width not given, 512 here | `hidden=512` |
+# | linear probe | not in the slides | `evaluation.linear_probe` |
+# | clip from windows | not in the slides; mean of window scores | `course.windows`, mean over axis 1 |
+# | macro mAP | mAP over AudioSet's classes | `evaluation.mean_average_precision` |
+# | d′ | not in the slides | `evaluation.d_prime` |
+# | controls | other methods' published numbers | log-mel statistics, untrained, supervised |
+
+# %% [markdown]
+# ## Exercises
+#
+# **1.** The clip embedding is the *mean* over windows. A short event fills one window of several. Would the *maximum*
+# of each component be better for it? Try the linear probe on both.
+
+# %% tags=["solution"]
+for title, pool in (("mean", np.mean), ("maximum", np.max)):
+    pooled = {split: pool(h, axis=1) for split, h in embeddings["ours"].items()}
+    predicted = evaluation.linear_probe(pooled["train"], labels["train"], pooled["test"])
+    print(f"{title:<8} mAP {evaluation.mean_average_precision(test_labels, predicted):.3f}")
+
+# %% [markdown]
+# **2.** Labels are expensive. Give the linear probe a tenth of the labelled clips only. Does the order of the inputs
+# stay? Does the distance between ours and the untrained encoder grow or shrink?
+
+# %% tags=["solution"]
+few = slice(None, None, 10)  # every tenth clip
+for name, h in embeddings.items():
+    pooled = {split: values.mean(axis=1) for split, values in h.items()}
+    predicted = evaluation.linear_probe(pooled["train"][few], labels["train"][few], pooled["test"])
+    found = evaluation.mean_average_precision(test_labels, predicted)
+    print(f"{name:<20} mAP {found:.3f} with {len(labels['train'][few])} labelled clips, "
+          f"{rows[name]['linear_map']:.3f} with {len(labels['train'])}")  # fmt: skip
+
+# %% [markdown]
+# **3.** Square all scores of the classifier (they lie between 0 and 1). Does mAP change? Then add a constant of its
+# own to each *class*. And then to each *clip*. Predict all three.
+
+# %% tags=["solution"]
+offsets = np.random.default_rng(1).random(max(our_scores.shape))
+precise = our_scores.astype("float64")  # so that no two scores become equal by rounding
+for title, changed in {
+    "as it is": precise,
+    "squared": precise**2,
+    "a constant for each class": precise + offsets[: precise.shape[1]],
+    "a constant for each clip": precise + offsets[: precise.shape[0], None],
+}.items():
+    print(f"{title:<26} mAP {evaluation.mean_average_precision(test_labels, changed):.3f}")
+# AP looks at the order of clips within a class. The first two changes keep that order; the last one does not.
+
+# %% [markdown]
+# ## What to read next
+#
+# * Alain and Bengio 2016, *Understanding intermediate layers using linear classifier probes*.
+# * Turian et al. 2022, *HEAR: Holistic Evaluation of Audio Representations*: frozen embeddings on many tasks.
+# * Kong et al. 2020, *PANNs*: CNN14 trained with all of AudioSet's labels.
+#
+# Next: [09 · Query by example](09_query_by_example.ipynb), which needs no classifier at all.
