@@ -65,9 +65,12 @@ def embed(encoder, log_mel, batch_size=32):
     """Embeddings h (clips, windows, d) of spectrograms (clips, frames, mels), in batches of clips."""
     encode, parts = inference(encoder), []
     for start in range(0, len(log_mel), batch_size):
-        patches = windows(log_mel[start : start + batch_size]).astype("float32")
+        batch = log_mel[start : start + batch_size]
+        # One shape of batch, so that it is compiled once: the last one is filled up with zeros.
+        batch = np.pad(batch, ((0, batch_size - len(batch)), (0, 0), (0, 0)))
+        patches = windows(batch).astype("float32")
         parts.append(encode(patches.reshape(-1, *patches.shape[2:])).reshape(*patches.shape[:2], -1))
-    return np.concatenate(parts)
+    return np.concatenate(parts)[: len(log_mel)]
 
 
 class Course:
@@ -271,16 +274,21 @@ class Course:
             ]
         )
 
+    def _results_mark(self):
+        sizes = dataclasses.asdict(self.profile)
+        return fingerprint({"recipe": RECIPE, "definition": self._separator_definition(), "sizes": sizes})
+
     def record(self, number, **results):
         """Keeps a notebook's numbers in `results/NN.json`, with what they were made from, and returns them."""
         content = {
             "notebook": number, "profile": self.profile.name, "data": self.bank.name, "seed": self.seed,
-            "definition": fingerprint(self._separator_definition()), "results": results,
+            "fingerprint": self._results_mark(), "results": results,
         }  # fmt: skip
         write_json(self.folder / "results" / f"{number}.json", content)
         return results
 
     def results(self, number):
-        """The numbers that notebook `number` recorded, or None where it has not run."""
+        """The numbers that notebook `number` recorded, or None where it has not run with these settings."""
         path = self.folder / "results" / f"{number}.json"
-        return read_json(path)["results"] if path.exists() else None
+        content = read_json(path) if path.exists() else {}
+        return content["results"] if content.get("fingerprint") == self._results_mark() else None

@@ -1,6 +1,7 @@
 """What a notebook puts on the screen: setup, players, figures. The only room that knows IPython and matplotlib."""
 
 import html
+import logging
 
 import keras
 import matplotlib.pyplot as plt
@@ -29,6 +30,8 @@ def setup(profile, data, seed, out=None):
 
     From here on bad input shows as one sentence instead of a traceback.
     """
+    # Retracing is worth a warning in a training loop, not in a lesson that calls many small networks once.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     shell = get_ipython()
     if shell is not None:
         shell.set_custom_exc((BadInput,), _one_sentence)
@@ -112,10 +115,9 @@ def bars(values, spread=None, xlabel="mAP", chance=None, groups=None):
     names = list(values)
     kinds = list(dict.fromkeys((groups or {}).values()))
     colour = [COLOURS[kinds.index(groups[name])] if groups else COLOURS[0] for name in names]
-    figure, axis = plt.subplots(figsize=(7.5, 0.42 * len(names) + 1.0))
-    axis.barh(
-        names, [values[n] for n in names], color=colour, xerr=[(spread or {}).get(n) or 0.0 for n in names], capsize=3
-    )
+    _, axis = plt.subplots(figsize=(7.5, 0.42 * len(names) + 1.0))
+    whiskers = [(spread or {}).get(name) or np.nan for name in names]  # none where there is no spread
+    axis.barh(names, [values[name] for name in names], color=colour, xerr=whiskers if spread else None, capsize=3)
     for index, name in enumerate(names):
         whisker = (spread or {}).get(name) or 0.0
         axis.text(values[name] + whisker, index, f" {values[name]:.3f}", va="center", fontsize=9)

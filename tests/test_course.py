@@ -57,6 +57,8 @@ def test_results_are_kept_by_number(course):
     course.record("03", loss=1.5, first_losses=[1.0, 2.0])
     assert course.results("03") == {"loss": 1.5, "first_losses": [1.0, 2.0]}
     assert (course.folder / "results" / "03.json").exists()
+    course.profile = dataclasses.replace(course.profile, width=course.profile.width + 1)
+    assert course.results("03") is None  # numbers of other settings
     assert course.folder.parts[-3:] == ("smoke", "made", "seed0")
 
 

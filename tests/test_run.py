@@ -11,15 +11,13 @@ from nbclient.exceptions import DeadKernelError
 FILE = Path(__file__).resolve().parents[1] / "notebooks" / "run.py"
 PARAMETERS = 'PROFILE = "tiny"\nDATA = "made"\nSEED = 0\nOUT = None'
 RECORD = """\
-import json, pathlib
-folder = pathlib.Path(OUT, PROFILE, DATA, f"seed{SEED}", "results")
-folder.mkdir(parents=True)
+from sepcl_keras.course import Course
 scores = {"d_prime": 1.0, "qbe": 0.75, "qbe_chance": 0.125}
 rows = [
     {"row": "untrained", "map": 0.25, "map_spread": None, "slides": None, **scores},
     {"row": "S2∨N", "map": 0.5, "map_spread": 0.031, "slides": 0.297, **scores},
 ]
-(folder / "10.json").write_text(json.dumps({"results": {"table": rows}}))
+Course(PROFILE, DATA, SEED, OUT).record("10", table=rows)
 print("epoch 3, loss 0.125")"""
 
 

@@ -104,7 +104,7 @@ snapshots, _ = course.snapshots()  # name -> separator
 
 # %% [markdown]
 # The same network comes in four versions, saved while it was learning. Here we use two: **S2**, at the end of
-# training, and **N**, *before* the first step, with nothing but random numbers inside.
+# training, and **N**, *before* the first step, when random numbers decide what goes into which channel.
 #
 # **Question.** What will an untrained separator do with the scene: silence, noise, or something you recognise?
 

@@ -163,10 +163,9 @@ for name, found in improvement.items():
           f"{np.mean(found > 0):.0%} of them improved")  # fmt: skip
 
 # %% [markdown]
-# Read the spread before the median: scenes differ. A separator trained for minutes gains little beside the 1.7
-# million steps of the paper's S2, and events that overlap in time *and* pitch stay together. For what follows this
-# matters less than you may think: a *view* need not be a clean source. It must differ from the mixture and still tell
-# what was in it.
+# Read the spread before the median: scenes differ. Minutes of training cannot do what 1.7 million steps do, and
+# events that overlap in time *and* pitch stay together. For what follows this matters less than you may think: a
+# *view* need not be a clean source. It must differ from the mixture and still tell what was in it.
 #
 # ## How do the channels share the sound?
 #
@@ -259,10 +258,10 @@ for name, separator in snapshots.items():
     print(f"{name:<3} weights {w.min():.2f} … {w.max():.2f}; what is added: {np.median(against):+.1f} dB beside w·x")
 
 # %% [markdown]
-# The formula holds for every snapshot, and the check above compares it with the network's real output. For N the
-# weights come from random numbers through a softmax, so neither channel can claim all of the mixture; the raw sources
-# are a random filtering of the mixture itself. Together: **a quieter copy of the mixture, with random colouring**.
-# How good a copy?
+# The formula holds for every snapshot; the check above compares it with the network's real output. For N the weights
+# come from random numbers through a softmax, so neither channel can claim all of the mixture. Its raw sources are the
+# mixture too, under masks that come from random numbers: each time and frequency is kept to some degree, for no
+# reason. Together: **a quieter copy of the mixture, with random colouring**. How good a copy?
 
 # %%
 gain = {name: (found * mixtures[:, None]).sum(axis=-1) / np.square(mixtures).sum(axis=-1)[:, None]
@@ -306,7 +305,7 @@ course.record(
 # | two channels a scene | M = 2, "more practical than 4" | `TDCNPlusPlus(num_sources=2)` |
 # | channels sum to the mixture | mixture consistency, learned weights | `mixture_consistency` |
 # | quality of separation | not on the slides | `course.separation(separator)`, SI-SNR improvement |
-# | an untrained separator as augmentation | N: no worse than S2 alone | `output = w·x + (1 − w)·s − w·s'` |
+# | an untrained separator as augmentation | N: no worse than S2 alone; all weights random | N: cosine basis (notebook 02), all else random |
 
 # %% [markdown]
 # ## Exercises
