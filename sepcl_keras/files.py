@@ -1,11 +1,14 @@
-"""What touches the disk: one kind of error for bad input, writes that happen whole or not at all, fingerprints."""
+"""What every room needs: one kind of error for bad input, writes that are whole or nothing, fingerprints, progress."""
 
 import contextlib
 import hashlib
 import json
 import os
+import sys
 import tempfile
 from pathlib import Path
+
+from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,3 +54,8 @@ def fingerprint(definition):
     """Twelve hexadecimal digits that stand for `definition`, any nest of dicts, lists, numbers and strings."""
     text = json.dumps(definition, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def progress(iterable, title, unit, show=True):
+    """A progress bar on standard output: a notebook shows what goes to standard error as if something were wrong."""
+    return tqdm(iterable, title, unit=unit, disable=not show, file=sys.stdout, mininterval=2.0)

@@ -4,11 +4,10 @@ import json
 
 import keras
 import numpy as np
-from tqdm import tqdm
 
 from sepcl_keras.backend import inference
 from sepcl_keras.features import PATCH_FRAMES, LogMel
-from sepcl_keras.files import BadInput, atomic, write_json
+from sepcl_keras.files import BadInput, atomic, progress, write_json
 
 PAIRINGS = ("mix-mix", "mix-chan", "chan-chan")
 QUIET = -40.0  # dB under the mixture: below this a channel is taken for silence
@@ -69,7 +68,7 @@ def write_views(folder, mixtures, snapshots, batch_size=16):
     features = inference(keras.Sequential([log_mel]))
     with atomic(folder / "log_mel.npy") as temporary:
         views = np.lib.format.open_memmap(temporary, mode="w+", dtype="float16", shape=shape)
-        for start in tqdm(range(0, len(mixtures), batch_size), desc="views", unit="batch", mininterval=5):
+        for start in progress(range(0, len(mixtures), batch_size), "views", "batch"):
             batch = mixtures[start : start + batch_size]
             waveforms = np.concatenate([batch[:, None], *(f(batch) for f in separators)], axis=1)
             rows = slice(start, start + len(batch))

@@ -7,9 +7,8 @@ import operator
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from sepcl_keras import audio, sounds
+from sepcl_keras import audio, files, sounds
 from sepcl_keras.files import ROOT, BadInput, fingerprint
 
 SPLITS = ("train", "validation", "test")
@@ -258,7 +257,7 @@ class Scenes:
     def mixtures(self, progress=True):
         """The mixtures of all scenes, float32 (scenes, samples), with a progress bar."""
         mixtures = np.empty((len(self), self.samples), np.float32)
-        for index in tqdm(range(len(self)), desc=f"{self.split} scenes", unit="scene", disable=not progress):
+        for index in files.progress(range(len(self)), f"{self.split} scenes", "scene", show=progress):
             mixtures[index] = self[index].mixture
         return mixtures
 

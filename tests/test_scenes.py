@@ -152,7 +152,7 @@ def test_mixtures_renders_every_scene(made, capsys):
     mixtures = some.mixtures()
     assert mixtures.shape == (7, 24_000) and mixtures.dtype == np.float32
     np.testing.assert_array_equal(mixtures, [scene.mixture for scene in some])
-    assert "7/7" in capsys.readouterr().err
+    assert "7/7" in capsys.readouterr().out
 
 
 def test_an_index_outside_ends_a_loop(made):

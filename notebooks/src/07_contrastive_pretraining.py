@@ -378,7 +378,7 @@ class Watch(keras.callbacks.Callback):
         kept = network.get_weights()
         h = np.asarray(network(np.concatenate(watched), training=True))
         network.set_weights(kept)  # looking must not move the running statistics
-        h /= np.linalg.norm(h, axis=1, keepdims=True)
+        h = h / np.linalg.norm(h, axis=1, keepdims=True)
         self.steps.append(self.count)
         self.spread.append(measure(*np.split(h, 2))["spread"])
 
