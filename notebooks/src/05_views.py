@@ -93,18 +93,15 @@ def name_of(column):
     return f"{views.processors[processor]} channel {source + 1}"
 
 
+# %%
 train = course.scenes["train"]
 index = int(np.flatnonzero(train.number_of_events == train.number_of_events.max())[0])
 print("scene", index, "holds", ", ".join(train[index].labels))
 panels = {}
 for processor in views.processors:  # a row for each: the mixture, then the processor's channels
-    for column in (0, *views.columns((processor,))):
-        title = (
-            f"mixture, beside {processor}"
-            if column == 0
-            else f"{name_of(column)} ({views.level[index, column]:.1f} dB)"
-        )
-        panels[title] = views.log_mel[index, column]
+    panels[f"mixture, beside {processor}"] = views.log_mel[index, 0]
+    for column in views.columns((processor,)):
+        panels[f"{name_of(column)} ({views.level[index, column]:.1f} dB)"] = views.log_mel[index, column]
 notebook.show_log_mel(panels, columns=1 + views.num_sources)
 
 # %% [markdown]
@@ -424,11 +421,8 @@ for name in ("mixture", *views.processors):
     columns = np.zeros(1, int) if name == "mixture" else views.columns((name,))
     found = patches(several, rng.choice(columns, len(several)), start_a).astype("float32")
     quiet_patches[name] = float((found.max(axis=(1, 2)) < np.log(0.02)).mean())
-for name in views.processors:
-    print(
-        f"{name:>3}: {quiet[name]:6.2%} of channels under {QUIET:g} dB · {quiet_patches[name]:6.2%} of patches at the floor"
-    )
-print(f"mixture:                            {quiet_patches['mixture']:6.2%} of patches at the floor")
+print(f"channels under {QUIET:g} dB:  ", ", ".join(f"{name} {share:.2%}" for name, share in quiet.items()))
+print("patches at the floor:    ", ", ".join(f"{name} {share:.2%}" for name, share in quiet_patches.items()))
 
 # %%
 figure, axes = plt.subplots(1, len(views.processors), figsize=(11, 2.4), sharex=True, sharey=True)
@@ -501,6 +495,7 @@ starts_0 = [rng.integers(0, places - gap, len(several)) for gap in gaps]
 near = [
     compare(patches(several, 0 * several, s), patches(several, 0 * several, s + g))[1] for s, g in zip(starts_0, gaps)
 ]
+plt.figure(figsize=(7, 2.8))
 plt.plot(gaps * 0.01, near, marker=".", label="same clip")
 plt.axhline(shifted[1], color="0.4", linestyle="--", label="different clips")
 plt.xlabel("time between the crops in s")

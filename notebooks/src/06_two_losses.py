@@ -35,6 +35,7 @@ OUT = os.environ.get("SEPCL_OUT")
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
+from keras import ops
 
 from sepcl_keras import notebook
 from sepcl_keras.backend import compile_with_xla
@@ -94,8 +95,11 @@ plt.show()
 similarity = z @ z.T  # (2N, 2N)
 positive = (np.arange(2 * N) + N) % (2 * N)  # partner of each row: 3, 4, 5, 0, 1, 2
 names = [f"mixture {i + 1}" for i in range(N)] + [f"channel {i + 1}" for i in range(N)]
+framed = [(i, int(j)) for i, j in enumerate(positive)]
+itself = [(i, i) for i in range(2 * N)]
 
 
+# %%
 def matrix(values, rows, columns, framed, title, vmin=None, vmax=None, crossed=()):
     """A small matrix as a picture with its numbers; `framed` and `crossed` are lists of (row, column)."""
     figure, axis = plt.subplots(figsize=(0.85 * len(columns) + 2, 0.6 * len(rows) + 1.4))
@@ -110,8 +114,7 @@ def matrix(values, rows, columns, framed, title, vmin=None, vmax=None, crossed=(
     plt.show()
 
 
-framed = [(i, int(j)) for i, j in enumerate(positive)]
-itself = [(i, i) for i in range(2 * N)]
+# %%
 matrix(similarity, names, names, framed, "cosine similarity", -1, 1, itself)
 
 # %% [markdown]
@@ -137,7 +140,7 @@ for name, p in zip(names, probability, strict=True):
 losses = -np.log(probability)  # (2N,)
 by_hand = losses.mean()
 nt_xent = NTXent(temperature)
-a, b = (keras.ops.convert_to_tensor(x.astype("float32")) for x in (z_a, z_b))
+a, b = (ops.convert_to_tensor(x.astype("float32")) for x in (z_a, z_b))
 assert np.allclose(losses, np.asarray(nt_xent.call(a, b)), atol=1e-5), "the anchors' losses differ"
 assert np.isclose(by_hand, float(nt_xent(a, b)), atol=1e-5), "the mean differs"
 for name, loss in zip(names, losses, strict=True):
@@ -155,7 +158,7 @@ print(f"NT-Xent by hand {by_hand:.4f}, by the library {float(nt_xent(a, b)):.4f}
 
 # %%
 for pairs in (2, 3, course.profile.batch_size, 128):
-    same = keras.ops.ones((pairs, 8))
+    same = ops.ones((pairs, 8))
     print(f"N = {pairs:3d}: loss {float(nt_xent(same, same)):.4f}, ln(2N - 1) = {np.log(2 * pairs - 1):.4f}")
     assert np.isclose(float(nt_xent(same, same)), np.log(2 * pairs - 1), atol=1e-4)
 
@@ -173,7 +176,7 @@ def best_nt_xent(pairs, temperature=0.2):
     return np.log1p((2 * pairs - 2) * np.exp((-1 / (pairs - 1) - 1) / temperature))
 
 
-corners = keras.ops.eye(batch_size) - 1 / batch_size  # N directions, all with the same angle to each other
+corners = ops.eye(batch_size) - 1 / batch_size  # N directions, all with the same angle to each other
 assert np.isclose(best_nt_xent(batch_size), float(nt_xent(corners, corners)), atol=1e-4)
 print(f"N = {batch_size}: chance {np.log(2 * batch_size - 1):.3f}, at best {best_nt_xent(batch_size):.3f}")
 
@@ -211,9 +214,7 @@ for tau, colour in zip((1.0, 0.5, 0.2, 0.1, 0.01), notebook.COLOURS, strict=Fals
     weights = np.exp((cosines - cosines.max()) / tau)
     weights /= weights.sum()
     effective = np.exp(-(weights * np.log(weights + 1e-300)).sum())  # as many would share the push evenly
-    print(
-        f"τ = {tau:<4}: hardest tenth gets {weights[-13:].sum():6.1%}; as if {effective:5.1f} negatives shared the push"
-    )
+    print(f"τ = {tau:<4}: hardest tenth gets {weights[-13:].sum():6.1%}; as if {effective:5.1f} of them pushed")
     axis.plot(cosines, weights * len(cosines), color=colour, label=f"τ = {tau}")
 axis.set(xlabel="cosine of the negative with the anchor", ylabel="push, 1 = even share", yscale="log", ylim=(1e-3, 200))
 axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
@@ -247,7 +248,7 @@ of_positives = np.diag(cell_loss).mean()
 of_negatives = cell_loss[~np.eye(N, dtype=bool)].mean()
 by_hand = of_positives + of_negatives
 matrix(cell_loss, rows, columns, diagonal, "loss of each answer", 0, cell_loss.max())
-library = float(Coincidence()(np.zeros((N, N), "float32"), keras.ops.convert_to_tensor(logits.astype("float32"))))
+library = float(Coincidence()(np.zeros((N, N), "float32"), ops.convert_to_tensor(logits.astype("float32"))))
 assert np.isclose(by_hand, library, atol=1e-5), "coincidence by hand differs from the library"
 print(f"positives {of_positives:.4f} + negatives {of_negatives:.4f} = {by_hand:.4f}; the library: {library:.4f}")
 
@@ -264,7 +265,7 @@ lazy = {"balanced": [], "one mean over all cells": []}
 sizes = (2, 3, 8, 32, 128)
 for pairs in sizes:
     zeros = np.zeros((pairs, pairs), "float32")
-    undecided = float(Coincidence()(zeros, keras.ops.zeros((pairs, pairs))))
+    undecided = float(Coincidence()(zeros, ops.zeros((pairs, pairs))))
     assert np.isclose(undecided, 2 * np.log(2), atol=1e-5), "chance must not depend on N"
     constant = np.log(1 / (pairs - 1)) if pairs > 2 else 0.0  # the logit of "one in N coincides", for every cell
     lazy["balanced"].append(float(Coincidence()(zeros, zeros + np.float32(constant))))
@@ -302,7 +303,7 @@ rng = np.random.default_rng(SEED)
 d, hidden, pairs = 16, 32, 5
 h_m, h_c = rng.normal(size=(2, pairs, d)).astype("float32")
 head = CoincidenceHead(hidden)
-split = np.asarray(head(h_m, h_c))  # (pairs, pairs)
+split = ops.convert_to_numpy(head(h_m, h_c))  # (pairs, pairs)
 
 grid = np.concatenate(np.broadcast_arrays(h_m[:, None], h_c[None]), axis=-1)  # (mixtures, channels, 2d)
 w_m, bias, w_c, w_out, b_out = (np.asarray(w) for w in head.get_weights())
@@ -319,21 +320,11 @@ print(f"largest difference between the two ways: {np.abs(split - concatenated[..
 d, hidden, rows = course.profile.embedding_dim, 512, []
 for pairs in dict.fromkeys((3, batch_size, 128, 1024, 4096)):
     inner = pairs**2 * hidden  # after the ReLU, both ways
-    rows.append({
-        "N": pairs,
-        "a": (pairs**2 * 2 * d + inner) * 4 / 1e6, "b": (2 * pairs * hidden + inner) * 4 / 1e6,
-        "c": pairs**2 * 2 * d * hidden / 1e6, "d": 2 * pairs * d * hidden / 1e6,
-    })  # fmt: skip
-notebook.table(
-    rows,
-    {
-        "N": "N",
-        "a": "concatenated, MB",
-        "b": "split, MB",
-        "c": "first layer, million products",
-        "d": "split, million products",
-    },
-)
+    numbers = {"concatenated": pairs**2 * 2 * d + inner, "split": 2 * pairs * hidden + inner}  # kept, 4 bytes each
+    products = {"concatenated": pairs**2 * 2 * d * hidden, "split": 2 * pairs * d * hidden}
+    rows.append({"N": pairs} | {f"{way}, MB": 4e-6 * count for way, count in numbers.items()})
+    rows[-1] |= {f"{way}, million products": 1e-6 * count for way, count in products.items()}
+notebook.table(rows, {key: key for key in rows[0]})
 
 # %% [markdown]
 # The split saves the concatenations and a factor of N in products. The hidden layer itself remains N × N × 512 in both ways:
@@ -363,12 +354,11 @@ def fresh(similarity, coincidence):
     return model
 
 
+# %%
 model = fresh(1.0, 1.0)
 outputs = {mode: model(batch, training=mode) for mode in (False, True)}
-z_a, z_b = outputs[False]["z"]
-print(
-    "z of mixtures and channels:", tuple(z_a.shape), tuple(z_b.shape), "· grid:", tuple(outputs[False]["logits"].shape)
-)
+print("z of the mixtures (pairs, units):", tuple(outputs[False]["z"][0].shape))
+print("grid of logits (mixtures, channels):", tuple(outputs[False]["logits"].shape))
 
 # %% [markdown]
 # **Question.** Nothing is trained. Where do you expect the two losses?
@@ -386,7 +376,7 @@ untrained = losses[False]
 chance = {"similarity": float(np.log(2 * batch_size - 1)), "coincidence": float(2 * np.log(2))}
 for task, guess in chance.items():
     print(
-        f"{task:<12} chance {guess:.4f} · untrained {untrained[task]:.4f} · with batch statistics {losses[True][task]:.4f}"
+        f"{task:<12} chance {guess:.4f} · untrained {untrained[task]:.4f} · batch statistics {losses[True][task]:.4f}"
     )
     assert abs(untrained[task] / guess - 1) < 0.1, f"{task} of an untrained encoder should be near chance"
 print(f"joint        chance {sum(chance.values()):.4f} · untrained {sum(untrained.values()):.4f}")
@@ -399,12 +389,15 @@ print(f"joint        chance {sum(chance.values()):.4f} · untrained {sum(untrain
 # logits of the grid.
 
 # %%
-z = np.concatenate([np.asarray(part) for part in outputs[True]["z"]])
+z = np.concatenate([ops.convert_to_numpy(part) for part in outputs[True]["z"]])
 z /= np.linalg.norm(z, axis=1, keepdims=True)
-pictures = {("view", "view", "cosine of z"): z @ z.T, ("mixture", "channel", "logit"): outputs[True]["logits"]}
+pictures = {
+    ("view", "view", "cosine of z"): z @ z.T,
+    ("mixture", "channel", "logit"): ops.convert_to_numpy(outputs[True]["logits"]),
+}
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.8))
 for axis, ((vertical, horizontal, label), picture) in zip(axes, pictures.items(), strict=True):
-    image = axis.imshow(np.asarray(picture), cmap="magma", interpolation="nearest")
+    image = axis.imshow(picture, cmap="magma", interpolation="nearest")
     axis.set(ylabel=vertical, xlabel=horizontal)
     figure.colorbar(image, ax=axis, shrink=0.85, label=label)
 plt.show()
@@ -497,7 +490,7 @@ places = np.array(corners)  # (N, N): one direction a clip
 twins = places.copy()
 twins[1] = twins[0]
 for name, points in (("all different", places), ("two twins", twins)):
-    each = np.asarray(NTXent(0.2).call(*(keras.ops.convert_to_tensor(points.astype("float32")),) * 2))
+    each = np.asarray(NTXent(0.2).call(*(ops.convert_to_tensor(points.astype("float32")),) * 2))
     print(f"{name}: mean {each.mean():.3f}, first anchor {each[0]:.3f}, last anchor {each[-1]:.3f}")
 print(f"two more candidates as good as the positive: at least ln 3 = {np.log(3):.3f}, whatever the temperature")
 
@@ -507,12 +500,11 @@ print(f"two more candidates as good as the positive: at least ln 3 = {np.log(3):
 
 # %% tags=["solution"]
 zeros, cells = np.zeros((N, N), "float32"), logits.astype("float32")
-straight, transposed = (float(Coincidence()(zeros, keras.ops.convert_to_tensor(x.copy()))) for x in (cells, cells.T))
+straight, transposed = (float(Coincidence()(zeros, ops.convert_to_tensor(x.copy()))) for x in (cells, cells.T))
 print(f"loss {straight:.4f}, of the transposed grid {transposed:.4f}: the same cells are averaged")
-swapped = np.asarray(head(h_c, h_m))
-print(
-    f"head with its arguments swapped: differs by up to {np.abs(swapped.T - split).max():.3f}, as each has its own weights"
-)
+swapped = ops.convert_to_numpy(head(h_c, h_m))
+print(f"head with its arguments swapped: logits change by up to {np.abs(swapped.T - split).max():.3f}")
+# The loss averages the same cells either way. The head has different weights for mixtures and for channels.
 
 # %% [markdown]
 # **3.** SimCLR's published code returns the loss of the `z_a` anchors *plus* that of the `z_b` anchors. How does that relate to

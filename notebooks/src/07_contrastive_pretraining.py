@@ -51,10 +51,11 @@ from sepcl_keras.processors import ViewPairs
 from sepcl_keras.training import ContrastiveModel
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
+
+# %%
 p, row = course.profile, read_rows()[MAIN_ROW]
-print(
-    f"{MAIN_ROW}: {row.pairing}, processors {', '.join(row.processors)}; weights {row.similarity:g} and {row.coincidence:g}"
-)
+print(f"{MAIN_ROW}: pairing {row.pairing}, processors {', '.join(row.processors)}")
+print(f"weights of similarity and coincidence: {row.similarity:g} and {row.coincidence:g}")
 
 # %% [markdown]
 # The row is the best one of the slides' Table 4: mixture against channel, three processors under the OR rule, both losses.
@@ -88,7 +89,7 @@ x, maps = encoder.bn0(mixtures[:8])[..., None], {}
 rows = [{"stage": "batch norm a mel band", "shape": tuple(x.shape), "parameters": size(encoder.bn0)}]
 for block in encoder.blocks:
     x = block(x)
-    maps[block.name] = np.asarray(x)
+    maps[block.name] = ops.convert_to_numpy(x)
     rows.append({"stage": block.name, "shape": tuple(x.shape), "parameters": size(block)})
 x = ops.mean(x, axis=2)
 rows.append({"stage": "mean over frequency", "shape": tuple(x.shape), "parameters": 0})
@@ -96,10 +97,10 @@ x = ops.max(x, axis=1) + ops.mean(x, axis=1)
 rows.append({"stage": "maximum + mean over time", "shape": tuple(x.shape), "parameters": 0})
 h = encoder.bottleneck(x)
 rows.append({"stage": "bottleneck: h", "shape": tuple(h.shape), "parameters": size(encoder.bottleneck)})
-assert np.allclose(h, encoder(mixtures[:8]), atol=1e-5), "the walk by hand is not the network"
-notebook.table(
-    rows, {"stage": "stage", "shape": "(clips, time, frequency, filters)", "parameters": "trainable parameters"}
-)
+assert ops.all(ops.isclose(h, encoder(mixtures[:8]), atol=1e-5)), "the walk by hand is not the network"
+
+# %%
+notebook.table(rows, {"stage": "stage", "shape": "(clips, time, frequency, filters)", "parameters": "parameters"})
 
 # %% [markdown]
 # One patch on its way: the mean over all filters after each block. What starts as a spectrogram ends as three steps in time
@@ -251,7 +252,7 @@ if keras.backend.backend() == "tensorflow":
 main, history = course.encoder()
 steps = history["step"][-1]
 print(
-    f"{steps} steps of {p.batch_size} pairs: every clip was seen about {steps * p.batch_size / len(views.log_mel):.0f} times"
+    f"{steps} steps of {p.batch_size} pairs: each clip was seen {steps * p.batch_size / len(views.log_mel):.0f} times"
 )
 print("first ten losses:", ", ".join(f"{loss:.3f}" for loss in history["first_losses"]))
 
@@ -270,8 +271,8 @@ assert all(np.isfinite(history[name]).all() for name in chance), "the training b
 # * The coincidence loss may begin *above* chance, for a random head answers confidently at random. Unlearning that is the first
 #   thing the training does, and is no learning about sound yet.
 # * These are **training** losses on damaged patches, so they stay far from zero by design. A lower loss does not even mean a
-#   better encoder: an easier task (say, mix-mix without SpecAugment) has a lower loss and a worse h. Only notebooks 08 to 10 can
-#   say what h is good for.
+#   better encoder: mix-mix without SpecAugment is the easiest task of all, and in the slides the row with the lowest mAP. Only
+#   notebooks 08 to 10 can say what h is good for.
 #
 # ## Alignment and uniformity
 #
@@ -306,7 +307,7 @@ def measure(h_a, h_b):
 # We draw a batch that training did not draw: the same clips, but other crops and channels, and no masks. The untrained encoder
 # is exactly the one that training began with.
 #
-# **Question.** Which of the two numbers will training make *worse*?
+# **Question.** Will training improve both numbers?
 
 # %%
 held_number = min(256, len(views.log_mel))
@@ -331,9 +332,10 @@ print(f"partner found among {held_number} by guessing: {1 / held_number:.4f}")
 
 # %%
 shown = min(24, held_number)
+lowest = min(float((h_a @ h_b.T).min()) for h_a, h_b in embedded.values())  # one scale for both
 figure, axes = plt.subplots(1, 2, figsize=(10, 4.2))
 for axis, (name, (h_a, h_b)) in zip(axes, embedded.items(), strict=True):
-    image = axis.imshow(h_a[:shown] @ h_b[:shown].T, cmap="magma", vmin=-1, vmax=1, interpolation="nearest")
+    image = axis.imshow(h_a[:shown] @ h_b[:shown].T, cmap="magma", vmin=lowest, vmax=1, interpolation="nearest")
     axis.set(title=f"{name}: found {measured[name]['found']:.0%} of {held_number}", xlabel="channel", ylabel="mixture")
 figure.colorbar(image, ax=axes, label="cosine of h", shrink=0.85)
 plt.show()
@@ -343,7 +345,7 @@ figure, axes = plt.subplots(1, 2, figsize=(10, 2.6), sharey=True)
 for axis, (name, (h_a, h_b)) in zip(axes, embedded.items(), strict=True):
     cosine = h_a @ h_b.T
     for values, label in ((cosine[~np.eye(len(h_a), dtype=bool)], "different clips"), (np.diag(cosine), "partners")):
-        axis.hist(values, bins=np.linspace(-1, 1, 61), density=True, alpha=0.65, label=label)
+        axis.hist(values, bins=np.linspace(lowest, 1, 61), density=True, alpha=0.65, label=label)
     axis.set(title=name, xlabel="cosine of h", yscale="log")
 axes[0].set_ylabel("density")
 axes[1].legend()
@@ -361,6 +363,7 @@ plt.show()
 (watched,) = ViewPairs(views, row.pairing, row.processors, min(64, len(views.log_mel)), seed=SEED + 2)[0]
 
 
+# %%
 class Watch(keras.callbacks.Callback):
     """Keeps the spread of h on the watched batch, before training and after every sixth step."""
 
@@ -376,7 +379,7 @@ class Watch(keras.callbacks.Callback):
     def look(self):
         network = self.model.encoder
         kept = network.get_weights()
-        h = np.asarray(network(np.concatenate(watched), training=True))
+        h = ops.convert_to_numpy(network(np.concatenate(watched), training=True))
         network.set_weights(kept)  # looking must not move the running statistics
         h = h / np.linalg.norm(h, axis=1, keepdims=True)
         self.steps.append(self.count)
@@ -463,7 +466,7 @@ assert cold_history["first_losses"][0] > little_chance, "a confident guess shoul
 # %%
 def pushing(model, temperature):
     """As how many negatives, sharing evenly, push an anchor: the exponential of the entropy of their weights."""
-    a, b = (np.asarray(z) for z in model(watched)["z"])
+    a, b = (ops.convert_to_numpy(z) for z in model(watched)["z"])
     z = np.concatenate([a, b]) / np.linalg.norm(np.concatenate([a, b]), axis=1, keepdims=True)
     scores = z @ z.T / temperature
     anchors = np.arange(len(z))
@@ -473,12 +476,11 @@ def pushing(model, temperature):
     return float(np.exp(-(weights * np.log(weights + 1e-30)).sum(axis=1)).mean())
 
 
+# %%
 share_of_push = {tau: pushing(normal, tau) for tau in (0.2, 0.01)}  # the same z, seen at two temperatures
 assert share_of_push[0.01] < share_of_push[0.2], "a lower temperature must concentrate the push"
 for tau, count in share_of_push.items():
-    print(
-        f"z of the normal run at τ = {tau}: as if {count:5.1f} of {2 * len(watched[0]) - 2} negatives pushed an anchor"
-    )
+    print(f"normal run, seen at τ = {tau}: as if {count:.1f} of {2 * len(watched[0]) - 2} negatives pushed an anchor")
 for name, student in (("τ = 0.2", normal), ("τ = 0.01", cold)):
     after = measure(*embed_pairs(student.encoder, watched))
     print(f"after 30 steps at {name}: spread of h {after['spread']:.3f}, partner found {after['found']:.3f}")
@@ -501,7 +503,7 @@ for name, student in (("τ = 0.2", normal), ("τ = 0.01", cold)):
 
 # %%
 def losses_with_mark(h_a, h_b, share, temperature=0.2):
-    """Accuracy of both losses, and NT-Xent, for unit h with this share of the squared length spent on the view."""
+    """Both losses and who finds its partner, mixtures as anchors, when unit h spend this share on the view."""
     a, b = (np.c_[np.sqrt(1 - share) * h, np.full(len(h), s * np.sqrt(share))] for h, s in ((h_a, 1), (h_b, -1)))
     cross, inside = a @ b.T / temperature, a @ a.T / temperature
     partner = np.diag(cross)
@@ -515,6 +517,7 @@ def losses_with_mark(h_a, h_b, share, temperature=0.2):
     }
 
 
+# %%
 shares = np.linspace(0, 0.9, 19)
 marked = [losses_with_mark(*embedded["trained"], share) for share in shares]
 
@@ -601,11 +604,13 @@ for kind, name in ((False, "both crops hear the clip"), (True, "at least one mis
         print(f"{name}: mean cosine of h {cosines[missing == kind].mean():.3f} over {(missing == kind).sum()} pairs")
 
 # %% [markdown]
-# Nothing in the method repairs this. AudioSet's ten-second clips suffer from it as well; with enough data such pairs are noise that
-# averages out, while they also set a floor under the loss. What one can do: draw crops by energy, reject those that miss (an
-# exercise), or use longer patches.
+# Nothing in the method repairs this, and clips of AudioSet will have the same trouble. Such pairs are noise: with much data noise
+# averages out, but it keeps the loss from falling. What one can do: draw crops by energy, reject those that miss (an exercise), or
+# use longer patches.
 
 # %%
+contrast = {f"{key}{suffix}": measured[f"{state}trained"][key]
+            for state, suffix in (("", ""), ("un", "_untrained")) for key in measured["trained"]}  # fmt: skip
 course.record(
     "07",
     first_losses=history["first_losses"],
@@ -613,14 +618,9 @@ course.record(
     **{name: history[name][-1] for name in ("loss", *chance)},
     chance={name: float(value) for name, value in chance.items()},
     parameters={"paper": paper_size, "profile": own_size},
-    **{
-        f"{key}{suffix}": measured[name][key]
-        for name, suffix in (("trained", ""), ("untrained", "_untrained"))
-        for key in measured[name]
-    },
+    **contrast,
     collapse_spread={"nt_xent": normal_watch.spread[-1], "attraction": collapsed_watch.spread[-1]},
-    missed_crops=missed_crops,
-    missed_pairs=missed_pairs,
+    missed={"crops": missed_crops, "pairs": missed_pairs},
 )
 print("kept: results/07.json")
 
