@@ -2,15 +2,29 @@
 
 import argparse
 import sys
+import tomllib
 from pathlib import Path
 
 import jupytext
 import nbformat
 from nbstripout import strip_output
 
-from sepcl_keras.files import atomic
+from sepcl_keras.files import ROOT, atomic
 
 HERE = Path(__file__).resolve().parent
+REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["repository"]
+BADGE = (
+    "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/"
+)
+FETCH = """\
+# On a machine that has only this notebook, such as Colab, fetch the library first.
+import importlib.util
+import sys
+
+if importlib.util.find_spec("sepcl_keras") is None:
+    !git clone -q --depth 1 {repository}
+    !pip install -q -e {name}
+    sys.path.insert(0, "{name}")"""
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -22,6 +36,10 @@ def generate(source):
     notebook = jupytext.read(source, fmt="py:percent")
     notebook = strip_output(notebook, keep_output=False, keep_count=False, keep_id=True)
     notebook.metadata = nbformat.from_dict(METADATA)
+    path = REPOSITORY.removeprefix("https://").replace("github.com", "github")
+    notebook.cells[0].source += f"\n\n{BADGE}{path}/blob/main/notebooks/{source.stem}.ipynb)"
+    fetch = FETCH.format(repository=REPOSITORY, name=REPOSITORY.rsplit("/", 1)[1])
+    notebook.cells.insert(1, nbformat.v4.new_code_cell(fetch))
     for index, cell in enumerate(notebook.cells):
         cell.metadata = nbformat.from_dict({"tags": cell.metadata["tags"]} if "tags" in cell.metadata else {})
         cell.id = f"{source.stem[:2]}-{index:03d}"  # jupytext draws new ones each time

@@ -63,11 +63,15 @@ def test_notebook_is_valid_and_minimal(build, folder):
     build.main([], folder)
     notebook = nbformat.read(folder / "03_dogs.ipynb", as_version=4)
     nbformat.validate(notebook)
-    assert [cell.cell_type for cell in notebook.cells] == ["markdown", "code", "code"]
-    assert notebook.cells[0].source == "# Dogs, Ünïcode and ∨"
-    assert [cell.id for cell in notebook.cells] == ["03-000", "03-001", "03-002"]
-    assert notebook.cells[0].metadata == {}
-    assert [cell.metadata for cell in notebook.cells[1:]] == [{"tags": ["parameters"]}, {"tags": ["solution"]}]
+    assert [cell.cell_type for cell in notebook.cells] == ["markdown", "code", "code", "code"]
+    assert notebook.cells[0].source.startswith("# Dogs, Ünïcode and ∨\n")
+    # The repository's address stands once, in pyproject.toml: the badge and the cell for Colab come from it.
+    repository = build.REPOSITORY.removeprefix("https://github.com/")
+    assert f"/github/{repository}/blob/main/notebooks/03_dogs.ipynb)" in notebook.cells[0].source
+    assert f"git clone -q --depth 1 {build.REPOSITORY}\n" in notebook.cells[1].source
+    assert [cell.id for cell in notebook.cells] == ["03-000", "03-001", "03-002", "03-003"]
+    tags = [{}, {}, {"tags": ["parameters"]}, {"tags": ["solution"]}]
+    assert [cell.metadata for cell in notebook.cells] == tags
     assert all(cell.outputs == [] and cell.execution_count is None for cell in notebook.cells[1:])
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert notebook.metadata.kernelspec.name == "python3"

@@ -12,8 +12,6 @@
 
 # %% [markdown]
 # # 00 · Listen first
-#
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sepcl-keras/sepcl-keras/blob/main/notebooks/00_listen_first.ipynb)
 
 # %% [markdown]
 # | | |

@@ -12,8 +12,6 @@
 
 # %% [markdown]
 # # 01 · Scenes
-#
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sepcl-keras/sepcl-keras/blob/main/notebooks/01_scenes.ipynb)
 
 # %% [markdown]
 # | | |

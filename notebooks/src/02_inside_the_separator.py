@@ -12,8 +12,6 @@
 
 # %% [markdown]
 # # 02 · Inside the separator
-#
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sepcl-keras/sepcl-keras/blob/main/notebooks/02_inside_the_separator.ipynb)
 
 # %% [markdown]
 # | | |

@@ -12,8 +12,6 @@
 
 # %% [markdown]
 # # 03 · Train the separator
-#
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sepcl-keras/sepcl-keras/blob/main/notebooks/03_train_the_separator.ipynb)
 
 # %% [markdown]
 # | | |

@@ -12,8 +12,6 @@
 
 # %% [markdown]
 # # 06 · Two losses
-#
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sepcl-keras/sepcl-keras/blob/main/notebooks/06_two_losses.ipynb)
 
 # %% [markdown]
 # | | |

@@ -12,8 +12,6 @@
 
 # %% [markdown]
 # # 07 · Contrastive pretraining
-#
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sepcl-keras/sepcl-keras/blob/main/notebooks/07_contrastive_pretraining.ipynb)
 
 # %% [markdown]
 # | | |

@@ -12,8 +12,6 @@
 
 # %% [markdown]
 # # 08 · Linear probe
-#
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sepcl-keras/sepcl-keras/blob/main/notebooks/08_linear_probe.ipynb)
 
 # %% [markdown]
 # | | |

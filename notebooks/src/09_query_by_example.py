@@ -12,8 +12,6 @@
 
 # %% [markdown]
 # # 09 · Query by example
-#
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sepcl-keras/sepcl-keras/blob/main/notebooks/09_query_by_example.ipynb)
 
 # %% [markdown]
 # | | |

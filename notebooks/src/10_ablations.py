@@ -12,8 +12,6 @@
 
 # %% [markdown]
 # # 10 · Ablations
-#
-# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/sepcl-keras/sepcl-keras/blob/main/notebooks/10_ablations.ipynb)
 
 # %% [markdown]
 # | | |
