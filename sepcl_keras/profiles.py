@@ -25,12 +25,12 @@ class Profile:
     width: int = 16
     embedding_dim: int = 128
     batch_size: int = 64  # pairs of views in a batch
-    pretraining_steps: int = 450
-    supervised_steps: int = 160
+    pretraining_steps: int = 400
+    supervised_steps: int = 130
     learning_rate: float = 1e-3
     # ablations
     ablation_width: int = 8
-    ablation_steps: int = 100
+    ablation_steps: int = 90
     ablation_seeds: int = 2
 
     @property
@@ -66,9 +66,9 @@ PROFILES = {
         Profile(
             name="tiny",
             events_per_class=dict(train=40, validation=12, test=20),
-            scenes=dict(train=1500, validation=240, test=400),
+            scenes=dict(train=1200, validation=240, test=400),
             separator=_SMALL_SEPARATOR | dict(num_basis=256, bottleneck=96, hidden=192),
-            snapshot_steps=dict(N=0, F=20, S1=150, S2=1000),
+            snapshot_steps=dict(N=0, F=20, S1=150, S2=900),
         ),
     )
 }

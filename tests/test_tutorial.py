@@ -52,13 +52,13 @@ def test_final_metrics_are_within_the_spread_over_seeds():
 
 
 def test_trained_beats_untrained_beats_chance():
-    rows = {row["row"]: row for row in read_json(RUN / "results" / "10.json")["results"]["table"]}
-    evaluated = read_json(RUN / "results" / "08.json")["results"]["rows"]
-    ours, untrained, supervised = (evaluated[name]["map"] for name in ("ours", "untrained", "supervised"))
-    assert supervised > ours > untrained + 0.01, evaluated
-    assert untrained > evaluated["ours"]["chance"] + 0.1
-    for row in rows.values():
-        assert row["qbe"] > row["qbe_chance"], row
+    rows = read_json(RUN / "results" / "08.json")["results"]["rows"]
+    ours, untrained, supervised = (rows[name] for name in ("ours", "untrained encoder", "supervised encoder"))
+    # The linear probe and retrieval show what h itself holds; the shallow network makes up for part of what it lacks.
+    assert ours["linear_map"] > untrained["linear_map"] + 0.03 and ours["qbe"] > untrained["qbe"] + 0.05, rows
+    assert supervised["linear_map"] > ours["linear_map"] and supervised["linear_map"] > untrained["linear_map"] + 0.08
+    assert untrained["map"] > untrained["chance"] + 0.2 and untrained["qbe"] > untrained["qbe_chance"] + 0.02, rows
+    assert ours["map"] > untrained["map"], rows
 
 
 def test_the_separator_separates_and_keeps_the_mixture():
