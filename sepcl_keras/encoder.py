@@ -4,12 +4,22 @@ import keras
 import numpy as np
 from keras import ops
 
+from sepcl_keras.backend import fused_batch_norm
 from sepcl_keras.features import MEL_BANDS, PATCH_FRAMES
 from sepcl_keras.files import BadInput
 
 
-def _batch_norm(name, **kwargs):
-    return keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name=name, **kwargs)  # PyTorch's defaults
+@keras.saving.register_keras_serializable(package="sepcl_keras")
+class BatchNorm(keras.layers.BatchNormalization):
+    """Keras' batch normalisation with PyTorch's defaults; fused where the backend is TensorFlow."""
+
+    def __init__(self, epsilon=1e-5, momentum=0.9, **kwargs):
+        super().__init__(epsilon=epsilon, momentum=momentum, **kwargs)
+
+    def call(self, inputs, training=None, mask=None):
+        if keras.backend.backend() != "tensorflow":
+            return super().call(inputs, training=training, mask=mask)
+        return fused_batch_norm(self, inputs, bool(training) and self.trainable)
 
 
 @keras.saving.register_keras_serializable(package="sepcl_keras")
@@ -26,7 +36,7 @@ class ConvBlock(keras.layers.Layer):
         convolution = dict(kernel_size=3, padding="same", use_bias=False, **inner)
         self.conv1 = keras.layers.Conv2D(filters, name="conv1", **convolution)
         self.conv2 = keras.layers.Conv2D(filters, name="conv2", **convolution)
-        self.bn1, self.bn2 = _batch_norm("bn1", **inner), _batch_norm("bn2", **inner)
+        self.bn1, self.bn2 = BatchNorm(name="bn1", **inner), BatchNorm(name="bn2", **inner)
 
     def build(self, input_shape):
         between = (*input_shape[:-1], self.filters)
@@ -61,7 +71,7 @@ class CNN14(keras.Model):
         super().__init__(**kwargs)
         self.embedding_dim, self.width = embedding_dim, width
         inner = dict(dtype=self.dtype_policy)
-        self.bn0 = _batch_norm("bn0", **inner)  # one mean and variance a mel band
+        self.bn0 = BatchNorm(name="bn0", **inner)  # one mean and variance a mel band
         self.blocks = [
             ConvBlock(width * 2**index, pool=2 if index < 5 else 1, name=f"conv_block{index + 1}", **inner)
             for index in range(6)

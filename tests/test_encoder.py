@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sepcl_keras.encoder import CNN14, CoincidenceHead, SimilarityHead, load_panns_weights
+from sepcl_keras.encoder import CNN14, BatchNorm, CoincidenceHead, SimilarityHead, load_panns_weights
 from sepcl_keras.features import LogMel
 from sepcl_keras.files import BadInput
 
@@ -125,3 +125,24 @@ def test_panns_names_that_do_not_fit_are_refused():
 def test_half_precision_gives_finite_embeddings():
     h = CNN14(embedding_dim=8, width=2, dtype="mixed_bfloat16")(np.ones((2, 96, 64), "float32"))
     assert np.all(np.isfinite(np.asarray(ops.cast(h, "float32"))))
+
+
+@pytest.mark.parametrize("shape", [(4, 6, 5), (4, 6, 5, 3)])
+def test_the_fused_batch_norm_is_batch_normalisation(shape):
+    """Against NumPy in training, and against Keras' own layer outside it."""
+    x = np.random.default_rng(0).standard_normal(shape).astype("float32") * 3 + 1
+    layer = BatchNorm()
+    layer.build(shape)
+    layer.gamma.assign(np.linspace(0.5, 2, shape[-1]))
+    layer.beta.assign(np.linspace(-1, 1, shape[-1]))
+    axes = tuple(range(len(shape) - 1))
+    mean, variance = x.mean(axis=axes), x.var(axis=axes)
+    expected = (x - mean) / np.sqrt(variance + 1e-5) * np.asarray(layer.gamma) + np.asarray(layer.beta)
+    np.testing.assert_allclose(np.asarray(layer(x, training=True)), expected, atol=1e-5)
+    np.testing.assert_allclose(layer.moving_mean, 0.1 * mean, rtol=1e-4)
+    count = x.size / shape[-1]  # the running variance may be the unbiased one, as in PyTorch
+    np.testing.assert_allclose(layer.moving_variance, 0.9 + 0.1 * variance * count / (count - 1), rtol=5e-3)
+    plain = keras.layers.BatchNormalization(epsilon=1e-5)
+    plain.build(shape)
+    plain.set_weights(layer.get_weights())
+    np.testing.assert_allclose(np.asarray(layer(x)), np.asarray(plain(x)), atol=1e-5)
