@@ -19,7 +19,7 @@
 # | **you will** | hear a scene, hear a network take it apart, and play the game that the encoder will be trained on |
 # | **you need** | ears, and nothing else; headphones help |
 # | **you make** | a separator, if there is none yet: it is trained once and kept for all notebooks |
-# | **time** | about 4 minutes on a CPU (tiny), nearly all of it training the separator; on a GPU (full): not measured yet |
+# | **time** | about 3 minutes on a CPU (tiny), nearly all of it training the separator; on a GPU: not measured yet |
 
 # %% tags=["parameters"]
 import os
@@ -46,7 +46,8 @@ course = notebook.setup(PROFILE, DATA, SEED, OUT)
 # How can a network learn what sounds *are* when nobody tells it their names? This course rebuilds one answer, step by
 # step: *Self-Supervised Learning from Automatically Separated Sound Scenes* (Fonseca et al., WASPAA 2021). Its idea
 # fits in one sentence: **a scene and one of its separated sounds belong together, so train a network to see that they
-# do.**
+# do.** Where the course quotes *the slides*, it means those with which the authors presented the paper: its numbers
+# and tables are taken from there.
 #
 # Before any formula, listen.
 #
@@ -116,8 +117,8 @@ sounds |= {f"N, channel {m + 1}": channels["N"][chosen, m] for m in range(2)}
 notebook.listen(sounds, rate)
 
 # %% [markdown]
-# All players of a row share **one gain**: what sounds quieter is quieter. The channels of *either* network must add
-# up to the mixture, by the way the network is built. That can be checked:
+# Players that appear together share **one gain**: what sounds quieter is quieter. The channels of *either* network
+# must add up to the mixture, by the way the network is built. That can be checked:
 
 # %%
 for name, found in channels.items():
@@ -132,11 +133,11 @@ for name, found in channels.items():
 #
 # ## A positive pair and a negative pair
 #
-# Mixture and channel sound **different**: parts are missing, louder, softer or coloured. Yet they **mean** nearly the
-# same: what is heard in the channel is also heard in the mixture. Two such views of one thing are a **positive
-# pair**. The mixture with a channel of *another* scene is a **negative pair**. Which sounds meet in a scene is no
-# accident either: a dog and a tractor share a farm. So even two channels that hold different sounds of one scene have
-# something to do with each other.
+# Mixture and channel sound **different**: parts are missing, louder, softer or coloured (some frequencies are raised,
+# others lowered). Yet they **mean** nearly the same: what is heard in the channel is also heard in the mixture. Two
+# such views of one thing are a **positive pair**. The mixture with a channel of *another* scene is a **negative
+# pair**. Which sounds meet in a scene is no accident either: a dog and an engine share a farm. So even two channels
+# that hold different sounds of one scene have something to do with each other.
 #
 # For the negative we take a scene with as few classes in common with ours as there is, usually none.
 
@@ -158,8 +159,8 @@ print(f"the other scene: {', '.join(scenes[other].labels)}")
 #
 # ## Play it yourself
 #
-# Four mixtures, 1 to 4, and four channels of S2, A to D, one from each mixture, shuffled. **Which channel belongs to
-# which mixture?**
+# Four mixtures, 1 to 4, and four channels of S2, A to D, one from each mixture, shuffled. No two of the mixtures have a
+# class of sound in common. **Which channel belongs to which mixture?**
 
 
 # %%
@@ -256,8 +257,9 @@ for frames, title in ((None, "the whole scene"), (96, "a second each, cut at two
 # ## The whole path on one page
 #
 # Sound flows from left to right, and each box says which notebook builds it. Blue makes pairs, without any label.
-# Green is the product: the **encoder** and its output h. Red, the heads and the losses, is scaffolding that is thrown
-# away after training. Violet asks how good h is.
+# Green is the product: the **encoder** and its output, the embedding h. Red, the heads and the losses, is scaffolding
+# that is thrown away after training. Violet asks how good h is. The small type gives the shapes of the arrays, for N
+# pairs in a batch and d numbers in h. Names that you do not know yet are explained in the notebook that the box gives.
 
 # %%
 path = {  # title: (what it is, shapes, notebook)
@@ -317,7 +319,8 @@ plt.show()
 # %% [markdown]
 # ## The notebooks
 #
-# Each runs alone: what it needs of an earlier one is loaded, or made and kept. In order they tell one story.
+# Each runs alone: what it needs of an earlier one is loaded, or made and kept. In order they tell one story. Times are
+# for the profile `tiny` on a CPU.
 #
 # | | title | what you make |
 # |---|---|---|

@@ -19,7 +19,7 @@
 # | **you will** | hear every class of sound, mix scenes from them by a table of places, and build a log-mel spectrogram by hand |
 # | **you need** | a little NumPy; nothing from other notebooks |
 # | **you make** | the data of the whole course: scenes with their labels, and the patches that the encoder will see |
-# | **time** | about half a minute on a CPU (tiny); on a GPU (full): not measured yet |
+# | **time** | under half a minute on a CPU (tiny); on a GPU: not measured yet |
 
 # %% tags=["parameters"]
 import os
@@ -50,8 +50,8 @@ course = notebook.setup(PROFILE, DATA, SEED, OUT)
 # ## One event of each class
 #
 # An **event** is one sound with one name: a bark, a ring, a gust. The course keeps its events in a **bank**. The
-# default bank *makes* them: each class is a small physical model (struck modes, glottal pulses, drops that fall at
-# random …), and a seed draws all its numbers. If you point `DATA` at a folder in the layout of ESC-50, the bank reads
+# default bank *makes* them: each class is a small physical model (a struck bell, the pulses of a voice, drops that fall
+# at random …), and a seed draws all its numbers. If you point `DATA` at a folder in the layout of ESC-50, the bank reads
 # recordings instead; every line below stays the same.
 #
 # A sound is a **waveform**: one number for each of 16,000 moments a second. To *look* at one we use a **log-mel
@@ -97,8 +97,8 @@ grid(first)
 notebook.players(first, rate)
 
 # %% [markdown]
-# All players share **one gain**, so what sounds quieter is quieter. The bank has brought every event to the same
-# level while it sounds; pauses do not count, so a single knock and a long rain are about equally loud.
+# Players that appear together share **one gain**, so what sounds quieter is quieter. The bank has brought every event
+# to the same level while it sounds; pauses do not count, so a single knock and a long rain are about equally loud.
 #
 # ## Variation inside a class
 #
@@ -132,8 +132,8 @@ print(f"nearest neighbour by mean spectrum has the same class: {hits:.2f} of {le
 
 # %% [markdown]
 # Keep that number in mind. Whatever the average spectrum already tells, no training is needed for; the *rest*, which
-# lies in time and harmonics, is what an encoder has to learn. And these are events **alone**: in a scene they
-# overlap.
+# lies in time and in how frequencies go together, is what the encoder (the network of notebook 07) has to learn. And
+# these are events **alone**: in a scene they overlap.
 #
 # ## Which sounds meet: places
 #
@@ -168,7 +168,7 @@ for a, b in never[:: max(1, len(never) // 4)][:4]:
 # %% [markdown]
 # ## A scene, before it sounds
 #
-# A scene is drawn in two steps. First a **plan**: a place, one to three classes that meet there, one event of each,
+# A scene is made in two steps. First a **plan**: a place, one to three classes that meet there, one event of each,
 # and for each event three random numbers (its level, its position, and what to cut should it be too long). Only when
 # somebody asks for the sound is the plan rendered. That is why `labels` cost nothing and why scene *i* is the same in
 # every run: it depends on the bank, the split and *i*, never on the seed of a training.
@@ -246,7 +246,7 @@ print(f"largest difference between the sum of sources and the mixture: {worst:.1
 # %% [markdown]
 # ## Labels, counted
 #
-# The label of a scene is **multi-hot**: a row with one place for each class, 1 where the class is heard. With several
+# The label of a scene is **multi-hot**: a row with one entry for each class, 1 where the class is heard. With several
 # events a row has several ones, which is why the evaluation will score each class by itself.
 
 # %%
@@ -295,9 +295,10 @@ for split in SPLITS:
 # %% [markdown]
 # ## False negatives, counted
 #
-# Contrastive training will call any two *different* scenes a **negative pair**: unrelated, to be pushed apart. That
-# is not always true. Two scenes may contain the **same recording**, and then we push apart what is partly one sound.
-# Such a pair is a **false negative**.
+# Contrastive training will call any two *different* scenes a **negative pair**: unrelated, to be pushed apart. In a
+# batch of N pairs each of the 2N views is an **anchor** once; its partner is its positive, and the 2N − 2 views of
+# other scenes are its negatives. But they are not always unrelated. Two scenes may contain the **same recording**, and
+# then we push apart what is partly one sound. Such a pair is a **false negative**.
 #
 # **Question.** With this many scenes and recordings, what share of all pairs of training scenes shares a recording?
 # And what share has at least one *class* in common?
@@ -450,7 +451,7 @@ course.record(
 # | classes co-occur by place | real recordings (AudioSet) do it by themselves | `data/scenes_*.csv`, `bank.places` |
 # | no labels in pretraining | two million clips without labels | `scenes.mixtures()`; `labels` only for evaluation |
 # | several labels a clip | AudioSet, 527 classes | multi-hot `scenes.labels` |
-# | input features | not in the slides; its group's front-end is used | `LogMel()`, patches of 96 × 64 |
+# | input features | not in the slides; VGGish's, of the same group, are used | `LogMel()`, patches of 96 × 64 |
 # | false negatives | rare recordings twice, classes often | `scenes.plans` |
 
 # %% [markdown]

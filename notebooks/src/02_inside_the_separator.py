@@ -19,7 +19,7 @@
 # | **you will** | walk a scene through TDCN++, the separation network, layer by layer, computing each step by hand |
 # | **you need** | arrays and matrix products; what a dense layer is. No audio knowledge |
 # | **you make** | two channels that sum to the scene, and a clear idea of what each layer is for |
-# | **time** | tiny, CPU: under a minute · full, GPU: not measured yet |
+# | **time** | under half a minute on a CPU (tiny); on a GPU: not measured yet |
 
 # %% tags=["parameters"]
 import os
@@ -75,7 +75,9 @@ notebook.listen({"mixture": scene.mixture} | dict(zip(scene.labels, scene.source
 
 # %% [markdown]
 # The network itself takes two lines, and the seed fixes its random weights. `TDCNPlusPlus()` without arguments has the
-# sizes of the original; the profile's network is smaller, with a longer frame, so that it trains on a laptop.
+# sizes of the *original*, the public code of the separator's authors; the profile's network is smaller, with a longer
+# frame, so that it trains on a laptop. The rows are explained one by one below, all but the last: `long_skips`, further
+# connections between the series of blocks, is off in both.
 
 # %%
 keras.utils.set_random_seed(SEED)
@@ -285,7 +287,7 @@ look(
 #
 # From block to block the dilation doubles, and the whole series is repeated a few times.
 #
-# **Question.** A frame after one series depends on how many frames before it? (Each block adds d to either side.)
+# **Question.** After one series, on how many input frames does one frame depend? (Each block adds d to either side.)
 #
 # Follow the lines from the one output frame at the top down to the input:
 
@@ -411,7 +413,8 @@ assert np.allclose(called.sum(axis=1), mixture, atol=1e-4), "the channels sum to
 #
 # Write the channel out: with M = 2, estimates $s_1, s_2$ and weights $w_1 + w_2 = 1$, channel 1 is
 # $w_1 \cdot \text{mixture} + (1 - w_1)\, s_1 - w_1\, s_2$: a softer copy of the mixture, plus a distortion that the
-# other channel gets with the opposite sign. Remember this sound: it is processor **N** of the paper, at step 0.
+# other channel gets with the opposite sign. Remember this sound: it is our version of the paper's processor **N**, the
+# separator at step 0.
 
 # %%
 notebook.listen(
@@ -430,7 +433,8 @@ for m in range(sources):
 # it must depend on that clip alone.
 #
 # **Question.** We separate our scene beside another scene, beside silence, and beside itself ten times louder. How
-# much do its channels change? And the same coefficients normalised over clips *and* time, for comparison?
+# much do its channels change? And, for comparison, how much would the coefficients of section 2 change if they were
+# normalised over clips *and* time?
 
 
 # %%
@@ -538,7 +542,7 @@ assert difference < 1e-3
 
 # %% tags=["solution"]
 clicked, loudest = mixture.copy(), int(np.abs(scene.mixture).argmax())
-end = 0 if loudest > samples // 2 else samples - 1  # the farther one
+end = step if loudest > samples // 2 else samples - 1 - step  # the farther one, where the window is at its height
 clicked[0, end] += 0.9
 moved = np.abs(to_numpy(separator(clicked)) - called)[0, :, loudest].max()
 print(f"the convolutions reach {receptive_field(separator)[1] / 2:.2f} s to either side")
@@ -562,7 +566,7 @@ axis.set(xlabel="block", ylabel="ratio", yscale="log")
 axis.legend()
 plt.show()
 # Inside a block the norm brings features to size one, however small its input was: so the first block can add far
-# more than it was given. For the later ones the rule shows.
+# more than it was given. Later ones fall faster than the rule, because what they are given has grown meanwhile.
 
 # %% [markdown]
 # ## What to read next

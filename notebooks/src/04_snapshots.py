@@ -19,7 +19,7 @@
 # | **you will** | hear and measure four moments in the life of one separator: untrained, just begun, on its way, finished |
 # | **you need** | what a mask and mixture consistency are (notebook 02), and how the separator was trained (notebook 03) |
 # | **you make** | nothing new to keep: you get to know N, F, S1 and S2, the four *processors* of the paper |
-# | **time** | about half a minute on a CPU (tiny) once the separator is trained; on a GPU (full): not measured yet |
+# | **time** | half a minute on a CPU (tiny) once the separator is trained; on a GPU: not measured yet |
 
 # %% tags=["parameters"]
 import os
@@ -114,7 +114,7 @@ print(f"{scene.place}: {' and '.join(scene.labels)}")
 # All pictures below share one colour scale and all players **one gain**. That matters: players that make each sound
 # equally loud would hide that a channel is half silent.
 #
-# **Question.** Which row is closest to the two true sources? Which channels are hard to tell from the mixture?
+# **Question.** Which snapshot comes closest to the two true sources? Which channels are hard to tell from the mixture?
 
 # %%
 sounds = {"mixture": scene.mixture}
@@ -272,8 +272,7 @@ assert np.median(correlation["N"]) > 0.5, "N should still resemble the mixture"
 # %% [markdown]
 # So N costs nothing to train and acts as a random colouring that knows nothing of sounds: an *augmentation*. A
 # trained separator treats each scene by what it hears there. In the slides N alone is at least as good as S2 alone,
-# and both **together** (one of them drawn at random for each pair, "S2 or N") are better than either; the table at
-# the top and this one show it.
+# and both **together** (one of them drawn at random for each pair, "S2 or N", written S2∨N) are better than either:
 
 # %%
 both = ("N", "S2", "S2∨N")

@@ -19,7 +19,7 @@
 # | **you will** | store what four snapshots make of every scene, draw pairs from it, see and hear a pair, mask and warp it, and measure how different two views are |
 # | **you need** | notebooks 01 and 04 help; everything missing is made here |
 # | **you make** | the views: log-mel spectrograms of all mixtures and channels, from which the encoder will be trained |
-# | **time** | about two minutes on a CPU (tiny), half of it for the views; on a GPU (full): not measured yet |
+# | **time** | about a minute and a half on a CPU (tiny), most of it for the views; on a GPU: not measured yet |
 
 # %% tags=["parameters"]
 import os
@@ -59,12 +59,12 @@ course = notebook.setup(PROFILE, DATA, SEED, OUT)
 views = course.views()
 clips, per_clip, frames, mels = views.log_mel.shape
 print("log_mel (clips, views, frames, mels):", views.log_mel.shape, views.log_mel.dtype, type(views.log_mel).__name__)
-print("level   (clips, views), dB under the mixture:", views.level.shape, views.level.dtype)
+print("level   (clips, views), dB relative to the mixture:", views.level.shape, views.level.dtype)
 
 # %% [markdown]
 # The type is `memmap`: a **memory map** is a file that behaves like an array. Nothing is read until somebody asks for a
-# slice, and then only that slice. The numbers are `float16`, half the bytes of `float32`; the rounding is far below
-# anything that a sound changes.
+# slice, and then only that slice. The numbers are `float16`, half the bytes of `float32`; the rounding is far smaller
+# than any difference between two sounds that matters here.
 #
 # **Question.** How many bytes does a batch need from disk? How many bytes would it take to keep the same views as
 # waveforms in `float32`?
@@ -110,7 +110,7 @@ notebook.show_log_mel(panels, columns=1 + views.num_sources)
 # ## Pairs
 #
 # `ViewPairs` draws the batches. For each clip of a batch it draws two views and, for each of them, a **patch** of 96
-# frames (0.96 s). There are three ways to pair:
+# frames (about a second). There are three ways to pair:
 #
 # | pairing | first view | second view |
 # |---|---|---|
@@ -148,8 +148,9 @@ notebook.show_log_mel(shown, columns=4)
 # ## Hear a pair
 #
 # The disk holds spectrograms, and those cannot be played. But we know what they were made from: the clip and the
-# snapshot. So we separate this one clip again and cut both waveforms where the pair was cut. Frame *f* of a log-mel
-# begins at sample 160·*f* (the **hop**), and 96 frames of 400 samples reach over 95 · 160 + 400 = 15,600 samples.
+# snapshot. So we separate this one clip again and cut both waveforms where the pair was cut. A frame begins every 160
+# samples (the **hop**), so frame *f* begins at sample 160·*f*, and 96 frames of 400 samples reach over
+# 95 · 160 + 400 = 15,600 samples.
 
 # %%
 HOP, PATCH_SAMPLES = 160, 15_600
@@ -173,8 +174,8 @@ notebook.players({"the whole mixture": scene.mixture, f"the whole {name_of(colum
 notebook.listen(crops)
 
 # %% [markdown]
-# Each row of players shares one gain. The two short sounds are a **positive pair**: the encoder will be asked
-# to place them near each other, nearer than any other patch of the batch.
+# The two whole sounds share one gain, and so do the two short ones. The short ones are a **positive pair**: the encoder
+# will be asked to place them near each other, nearer than any other patch of the batch.
 #
 # Is what you heard what the encoder gets? The log-mel of the short waveforms must be the stored patches, up to the
 # rounding to `float16`.
@@ -194,7 +195,7 @@ print(f"largest difference between heard and stored: {largest:.4f} (float16 roun
 #
 # The two patches of a pair begin at **independent** moments of the clip, each equally likely. What sounds within a few
 # seconds mostly belongs together, even if the very moment differs; so an encoder that finds the two alike must have
-# noticed something that *lasts*. The paper takes over this idea from the triplet system of 2018.
+# noticed something that *lasts*. The paper takes over this idea from earlier work of its group (Jansen et al. 2018).
 #
 # Here is the pair in its clip: one frame for each view.
 
@@ -248,8 +249,8 @@ for name, count in counts.items():
 #
 # ## Reading without surprises
 #
-# What is drawn depends on the seed and the step alone, not on what was drawn before. So a run can stop and resume at
-# any step, and two runs of one seed see the same batches.
+# With the same settings, what is drawn depends on the seed and the step alone, not on what was drawn before. So a run
+# could stop and resume at any step, and two runs of one seed see the same batches.
 
 # %%
 again = ViewPairs(views, "mix-chan", row.processors, number, seed=SEED)
@@ -273,6 +274,7 @@ print("step 7 again:", same, "· with another seed:", different)
 # 3. **frequency masks**: two stripes of up to 8 mel bands do too.
 #
 # The mean says nothing about what stood there, and it lies where the encoder's first normalisation expects values.
+# Below, each step by itself, and then all three in one.
 
 # %%
 patch = first[pair][None]  # (1, frames, mels)

@@ -19,7 +19,7 @@
 # | **you will** | compute NT-Xent and coincidence prediction by hand for three pairs, turn the temperature, split a layer to save memory, and put both losses on real patches |
 # | **you need** | notebook 05 helps; NumPy, a softmax and a logarithm; everything missing is made here |
 # | **you make** | the two objectives that train the encoder in notebook 07 |
-# | **time** | about half a minute on a CPU (tiny), plus what is missing of the views; on a GPU (full): not measured yet |
+# | **time** | under half a minute on a CPU (tiny), plus what is missing of the views; on a GPU: not measured yet |
 
 # %% tags=["parameters"]
 import os
@@ -55,8 +55,8 @@ course = notebook.setup(PROFILE, DATA, SEED, OUT)
 #   softmax. The loss is called **NT-Xent** (normalised temperature-scaled cross entropy).
 # * **Coincidence**: *"here are a mixture and a channel; are they from the same clip?"* Yes or no, N² questions.
 #
-# The first wants partners to lie in the same *place*; the second is content if a small network can *tell* that they belong
-# together. The paper trains both at once.
+# The first wants partners to lie in the same *place*; the second is content if a small network can *tell* that they
+# belong together. The paper's best system trains both at once.
 #
 # ## NT-Xent by hand, N = 3
 #
@@ -161,9 +161,10 @@ for pairs in (2, 3, course.profile.batch_size, 128):
     assert np.isclose(float(nt_xent(same, same)), np.log(2 * pairs - 1), atol=1e-4)
 
 # %% [markdown]
-# So ln(2N − 1) is **chance**: the number to hold a training curve against. It grows with the batch, hence losses at different
-# batch sizes cannot be compared. And zero is out of reach: cosines stop at 1, so no probability gets to 1. If each pair sat
-# on one point, and those points were spread as evenly as N points can be, the negatives would have cosine −1/(N − 1):
+# So ln(2N − 1) is **chance**: the number to hold a training curve against. It grows with the batch, hence losses at
+# different batch sizes cannot be compared. And zero is out of reach: cosines stop at 1, so no probability gets to 1. If
+# each pair sat on one point, and those points were spread as evenly as N points can be (which takes N − 1 dimensions),
+# the negatives would have cosine −1/(N − 1):
 
 # %%
 batch_size = course.profile.batch_size
@@ -219,9 +220,10 @@ axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
 plt.show()
 
 # %% [markdown]
-# A high temperature treats all negatives alike, also those that are long settled. A low one looks at the one or two nearest,
-# which is sharp but nervous: the nearest negative is also the likeliest **false** one, say another clip with the same sound
-# (notebook 01 counted those). The course takes τ = 0.2, as the first author's earlier published code does; the slides do not state it.
+# A high temperature treats all negatives alike, also those that are long settled. A very low one looks at the two or
+# three nearest, which is sharp but nervous: the nearest negative is also the likeliest **false** one, say another clip
+# with the same sound (notebook 01 counted those). The course takes τ = 0.2, as the first author's earlier published
+# code does; the slides do not state it.
 #
 # ## Coincidence by hand, N = 3
 #
@@ -289,8 +291,9 @@ plt.show()
 #
 # ## The head, and a layer split in two
 #
-# In the slides the head reads the **concatenation** [h_m, h_c], 2d numbers, through one hidden layer with ReLU. For the grid
-# that would mean N² concatenations. But a dense layer on a concatenation is a sum of two dense layers:
+# In the slides the head reads the **concatenation** [h_m, h_c], 2d numbers, through an MLP (a few dense layers in a
+# row) with ReLU; here it has one hidden layer, a size the slides leave open. For the grid that would mean N²
+# concatenations. But a dense layer on a concatenation is a sum of two dense layers:
 #
 # $$W\,[h_m, h_c] + b = W_m h_m + W_c h_c + b$$
 #
@@ -311,8 +314,8 @@ print("grid of concatenations (N, N, 2d):", grid.shape, "· logits (N, N):", spl
 print(f"largest difference between the two ways: {np.abs(split - concatenated[..., 0]).max():.1e}")
 
 # %% [markdown]
-# **Question.** At N = 64, d = 128 and 512 hidden units: how many numbers does each way keep, and how many multiplications does
-# its first layer need?
+# **Question.** At the batch size and the d of your profile (tiny: N = 64, d = 128) and 512 hidden units: how many
+# numbers does each way keep, and how many multiplications does its first layer need?
 
 # %%
 d, hidden, rows = course.profile.embedding_dim, 512, []
@@ -361,8 +364,9 @@ print("grid of logits (mixtures, channels):", tuple(outputs[False]["logits"].sha
 # %% [markdown]
 # **Question.** Nothing is trained. Where do you expect the two losses?
 #
-# There are two answers, because **batch norm** works in two modes: for inference it uses running statistics (still at their
-# initial values here), while training it uses those of the batch.
+# There are two answers, because of the encoder's **batch norm**: layers that bring each feature to mean 0 and
+# deviation 1. While training they take mean and deviation from the batch at hand; for inference they use running
+# averages of those, here still at their initial values.
 
 # %%
 nothing = np.zeros((batch_size, batch_size), "float32")  # Keras' losses take targets; coincidence has none
@@ -380,11 +384,13 @@ for task, guess in chance.items():
 print(f"joint        chance {sum(chance.values()):.4f} · untrained {sum(untrained.values()):.4f}")
 
 # %% [markdown]
-# Near chance, but not exactly there. An untrained network is a random filter and keeps *some* likeness of its input. With batch
-# statistics its outputs spread out, and a random head then gives random, confident answers: that may cost more than guessing.
+# Near chance, but seldom exactly there. An untrained network is a random filter and keeps *some* likeness of its input.
+# With batch statistics its outputs spread out, and a random head then gives random, confident answers: that may cost
+# more than guessing.
 #
-# Seen as pictures: the similarities of z between all 2N views (partners are N apart, hence three possible diagonals), and the
-# logits of the grid.
+# Seen as pictures, both with batch statistics: the similarities of z between all 2N views (each view with itself on the
+# diagonal; partners lie N rows away, on two more diagonals that an untrained encoder hardly shows), and the logits of
+# the grid.
 
 # %%
 z = np.concatenate([ops.convert_to_numpy(part) for part in outputs[True]["z"]])
@@ -440,8 +446,9 @@ axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
 plt.show()
 
 # %% [markdown]
-# Gradients add as losses do: the joint gradient must be the sum of the two, up to rounding. And do the tasks pull in the same
-# direction? The cosine between their gradients says: 1 for the same, 0 for unrelated, −1 for a quarrel.
+# Gradients add as losses do: the joint gradient must be the sum of the two, up to rounding. And do the tasks pull in
+# the same direction? The cosine between their gradients says: 1 for the same, 0 for unrelated, −1 for a quarrel. Their
+# lengths say which task pulls harder on this first step; it need not be the one with the larger loss.
 
 # %%
 flat = {task: np.concatenate([g.ravel() for g in found.values()]) for task, found in gradients.items()}

@@ -19,7 +19,7 @@
 # | **you will** | walk through CNN14 block by block, write one training step by hand, train the encoder, read its curves beside chance, and watch four ways to fail |
 # | **you need** | notebooks 05 and 06 help; everything missing is made here |
 # | **you make** | the encoder that notebooks 08 and 09 evaluate |
-# | **time** | about five minutes on a CPU (tiny), four of them training; on a GPU (full): not measured yet |
+# | **time** | about 4 minutes on a CPU (tiny), 3 of them training; on a GPU: not measured yet |
 
 # %% tags=["parameters"]
 import os
@@ -236,6 +236,8 @@ if keras.backend.backend() == "tensorflow":
     assert losses[0] != losses[1], "nothing was updated"
 
 # %% [markdown]
+# Both must be equal, before and after (up to rounding): same weights, same batch, same rule.
+#
 # What the library adds to this: a better rule than plain descent (**Adam**), a learning rate that warms up and then decays,
 # gradients clipped to a length, SpecAugment, and metrics. `training.fit` holds them together.
 #
@@ -326,7 +328,8 @@ print(f"partner found among {held_number} by guessing: {1 / held_number:.4f}")
 # An untrained network already has near-perfect alignment, for a bad reason: everything lies in one narrow cone, so partners are
 # near, as all others are. What counts is the difference between partners and others, and that is what a picture shows best.
 #
-# The similarity matrix of h: mixtures downwards, channels across; partners on the diagonal.
+# The similarity matrix of h for the first few pairs: mixtures downwards, channels across; partners on the diagonal. The
+# share in the title is of all pairs.
 
 # %%
 shown = min(24, held_number)
@@ -352,9 +355,11 @@ plt.show()
 # %% [markdown]
 # ## Four ways to fail
 #
-# Each of these is seen on the small encoder, in seconds. First a normal run, for reference. A callback watches the **spread** of h
-# on a fixed batch: one minus the mean cosine between *different* clips. It is 0 when all clips are on one point. The callback lets
-# batch norm use the statistics of that batch, as in training, because the running ones need a while to arrive.
+# The first two are seen on the small encoder, in seconds; the other two need no training, only the main encoder and the
+# data. First a normal run, for reference. A callback (code that Keras runs after each step) watches the **spread** of h
+# on a fixed batch: one minus the mean cosine between *different* clips. It is 0 when all clips are on one point. The
+# callback lets batch norm use the statistics of that batch, as in training, because the running ones need a while to
+# arrive.
 
 
 # %%
@@ -484,9 +489,11 @@ for name, student in (("τ = 0.2", normal), ("τ = 0.01", cold)):
     print(f"after 30 steps at {name}: spread of h {after['spread']:.3f}, partner found {after['found']:.3f}")
 
 # %% [markdown]
-# At τ = 0.01 a difference of 0.05 in cosine is a factor of e⁵ in odds: a random encoder is *certain*, and mostly wrong. Its first
-# steps go into unlearning, and each anchor hears of a few nearest negatives only, false ones among them. The other extreme, a high
-# τ, is dull rather than nervous: hard and easy negatives push alike.
+# At τ = 0.01 a difference of 0.05 in cosine is a factor of e⁵ in odds: a random encoder is *certain*, and mostly wrong.
+# Its first steps go into unlearning, and each anchor hears of its nearest negatives only, false ones among them. Which
+# τ finds more partners after so few steps differs from run to run; the bad start does not. The other extreme, a high τ,
+# is dull rather than nervous: hard and easy negatives push alike. (The last two lines are measured with batch norm's
+# running statistics, which lag behind a young network; the callback's spread is not, so its numbers differ.)
 #
 # ### 3. Negatives from the other view only
 #
@@ -535,16 +542,17 @@ assert max(found) - min(found) <= 1 / held_number, "the mark cancels in comparis
 print(f"chance: ln N = {np.log(held_number):.3f} against ln(2N - 1) = {np.log(2 * held_number - 1):.3f}")
 
 # %% [markdown]
-# Across views the mark adds the same number to every similarity, and a softmax does not see what all candidates share. So the
-# ranking never changes: with 90 % of h wasted it finds as many partners as before, and its loss creeps to chance without ever
-# passing it. NT-Xent has other mixtures among the negatives, and those carry the *same* mark: it rises above chance, and the
-# gradient removes the mark. Note the chances too: ln N is less than ln(2N − 1), so the shortcut *looks* better for nothing.
+# Across views the mark adds the same number to every similarity, and a softmax does not see what all candidates share.
+# So the ranking never changes: with 90 % of h wasted it finds as many partners as before, and its loss merely creeps
+# towards chance. NT-Xent has other mixtures among the negatives, and those carry the *same* mark: it rises above
+# chance, and the gradient removes the mark. Note the chances too: ln N is less than ln(2N − 1), so the shortcut *looks*
+# better for nothing.
 #
 # ### 4. Crops that miss the event
 #
-# A patch is 0.96 s of a scene. If a scene holds one short sound, many crops contain only what is left of it: nothing. Such a pair
-# is positive by decree and empty in fact. We measure how loud each crop is, relative to its whole clip, for the crops that training
-# draws.
+# A patch is 0.96 s of a scene. If a scene holds one short sound, many crops contain only what is left of it: nothing.
+# Such a pair is positive by decree and empty in fact. We measure how loud each crop is, relative to its whole clip, for
+# crops of the mixture drawn as training draws them.
 #
 # **Question.** In what share of *pairs* is at least one of the two crops more than 20 dB below its clip: in hardly any, or in many?
 
@@ -667,7 +675,8 @@ print(
 # ## What to read next
 #
 # * Kong et al. 2020, *PANNs*: CNN14 and its siblings.
-# * Wang and Isola 2020, *Understanding contrastive representation learning through alignment and uniformity*.
+# * Wang and Isola 2020, *Understanding contrastive representation learning through alignment and uniformity on the
+#   hypersphere*.
 # * Grill et al. 2020, *Bootstrap your own latent*: how to live without negatives and not collapse.
 #
 # Next: [08 · Linear probe](08_linear_probe.ipynb): is h any good?

@@ -19,7 +19,7 @@
 # | **you will** | freeze the encoder, train small classifiers on its embeddings, and measure beside four controls |
 # | **you need** | what an embedding is (07); the metrics are built here by hand |
 # | **you make** | mAP and d′ of chance, log-mel statistics, an untrained, a pretrained and a supervised encoder |
-# | **time** | about 4 minutes on a CPU (tiny), half of it the supervised control; on a GPU (full): not measured yet |
+# | **time** | about 2 minutes on a CPU (tiny), half of it the supervised control; on a GPU: not measured yet |
 
 # %% tags=["parameters"]
 import os
@@ -49,10 +49,12 @@ course = notebook.setup(PROFILE, DATA, SEED, OUT)
 # function from a patch of sound to a vector of numbers, the **embedding** h. Nobody has told it a single class name.
 #
 # Is h any good? The paper asks in the simplest way: **freeze** the encoder (its weights never change again), give h to
-# a *small* classifier with labels, and see how well that does. If it does well, then the classes were already laid out
-# conveniently in h, because the small classifier could not have arranged them by itself.
+# a *small* classifier with labels, and see how well that does. The better it does, the more conveniently the classes
+# were already laid out in h, for a small classifier can arrange only so much by itself. How much that is, controls will
+# tell.
 #
-# The encoder comes from notebook 07; if you have not run that one, it is trained now.
+# The encoder comes from notebook 07; if you have not run that one, it is trained now. (It counts a few more weights
+# than the trainable parameters there: the running statistics of batch norm are among them.)
 
 # %%
 encoder, history = course.encoder()
@@ -63,7 +65,8 @@ print(f"frozen encoder: {encoder.count_params():,} weights, h has {encoder.embed
 # ## From windows to a clip
 #
 # A scene is longer than the encoder's input. So we cut its log-mel spectrogram into patches of 96 frames, side by side,
-# and embed each: one h per **window**. The **clip embedding** is the mean over the windows.
+# and embed each: one h per **window** (a rest at the end is left out). The **clip embedding** is the mean over the
+# windows.
 #
 # **Question.** What would be lost, and what gained, if the encoder read the scene in one piece instead?
 
@@ -171,11 +174,11 @@ print(f"share of positives {chance:.3f} · equal scores {equal_map:.3f} · rando
 #
 # ## d′ by hand
 #
-# The paper's field also reports **d′** ("d prime"), from the psychology of detection. Take one clip with the class
-# and one without: how often does the first get the higher score? That share is the **AUC** (area under the ROC
-# curve). d′ says how far apart, in standard deviations, two bell curves would have to stand to give that AUC: d′ = √2
-# Φ⁻¹(AUC), where Φ⁻¹ is the inverse of the normal distribution. Chance is AUC 0.5 and d′ 0; below zero is worse than
-# guessing.
+# The paper's field also reports **d′** ("d prime"), from the psychology of detection. Take one clip with the class and
+# one without: how often does the first get the higher score? That share is the **AUC** (area under the ROC curve, a
+# picture of the same ranking that we can do without). d′ says how far apart, in standard deviations, two equally wide
+# bell curves would have to stand to give that AUC: d′ = √2 Φ⁻¹(AUC), where Φ⁻¹ is the inverse of the cumulative normal
+# distribution. Chance is AUC 0.5 and d′ 0; below zero is worse than guessing.
 
 # %%
 with_class, without = scores[truth == 1], scores[truth == 0]

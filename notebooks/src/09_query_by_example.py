@@ -19,7 +19,7 @@
 # | **you will** | search scenes by the sound of another scene, score the search by hand, and listen to hits and misses |
 # | **you need** | embeddings (07) and average precision (08; told again here in two sentences) |
 # | **you make** | the retrieval score of our encoder and of three controls, each beside its chance |
-# | **time** | about a minute on a CPU (tiny); on a GPU (full): not measured yet |
+# | **time** | under half a minute on a CPU (tiny); on a GPU: not measured yet |
 
 # %% tags=["parameters"]
 import os
@@ -167,8 +167,8 @@ print(f"{course.bank.classes[rare]}: {len(positives)} clips with it, {len(negati
 # ## Chance depends on how many there are
 #
 # P positives make P(P−1)/2 relevant pairs beside P·Q others. So chance is (P−1) / (P−1 + 2Q), and a class with many
-# clips *looks* better than one with few, with the same embeddings. The paper takes about 100 of each per class where it
-# can; the course takes at most 100 of each.
+# clips *looks* better than one with few, with the same embeddings. The paper takes about 100 positives and as many
+# negatives; the course takes at most 100 of each.
 #
 # **Question.** What is chance with 100 positives and 100 negatives? More or less than one half?
 
@@ -304,8 +304,9 @@ notebook.table([any_clip, *({"name": name} | row for name, row in five.items())]
 #
 # ## Listen: a query and its answers
 #
-# Each test scene is a query once. Its own AP ranks all other scenes, those that share a class being relevant; less the
-# share of such scenes, its chance. We take the query in the **middle** of that order: neither lucky nor unlucky.
+# Each test scene is a query once. All other scenes are ranked by their cosine with it, those that share a class being
+# relevant; the AP of that ranking, less its chance (the share of such scenes), says how well the query was answered.
+# Ordered by that number, the query in the **middle** is neither lucky nor unlucky.
 
 # %%
 query_lift = np.full(len(labels), np.nan)  # (clips,) AP above chance
@@ -342,7 +343,9 @@ show(middle)
 #
 # ## And the worst query
 #
-# The query whose order lies furthest below its chance (or rises least above it). Failures teach more than successes.
+# The query whose ranking lies furthest below its chance (or rises least above it). That is judged by the ranking of
+# *all* scenes, so among its five nearest there may still be hits, even more than the middle query has. Failures teach
+# more than successes.
 
 # %%
 show(worst)

@@ -19,7 +19,7 @@
 # | **you will** | change one ingredient of the system at a time, train each variant, and compare them by seed |
 # | **you need** | what a processor, the OR rule and the two losses are (05, 06), and the metrics (08, 09) |
 # | **you make** | a table of trained rows and controls with spreads, the slides' numbers beside them |
-# | **time** | about 6 minutes on a CPU (tiny), nearly all of it training; on a GPU (full): not measured yet |
+# | **time** | about 4 minutes on a CPU (tiny), nearly all of it training; on a GPU: not measured yet |
 
 # %% tags=["parameters"]
 import os
@@ -119,16 +119,17 @@ print(f"slides: all {len(gain)} choices of processors lie within {np.ptp(alone):
       f"and {np.ptp(joint):.3f} (joint)")  # fmt: skip
 
 # %% [markdown]
-# Note how small these distances are. With AudioSet's many test clips they may be real; at our size a difference of
-# that kind drowns unless the effect happens to be larger here. That is why each row below is trained with **several
-# seeds**. A seed fixes the initial weights, the order of clips and every random crop and mask; everything else stays
-# as it is.
+# Note how small these distances are. With AudioSet's many test clips they may be real; at our size a difference of that
+# kind drowns unless the effect happens to be larger here. That is why each row below is trained with **several seeds**
+# (at the smoke profile with one). A seed fixes the initial weights, the order of clips and every random crop and mask;
+# everything else stays as it is.
 #
 # ## Training the rows
 #
-# The rows flagged *trained here* go through `course.encoder(row, seed)`: a narrower network and fewer steps than the
-# main encoder of notebook 07, so that all fit into a few minutes. Each is then frozen and evaluated as in notebooks
-# 08 and 09. Where a run is on disk already it is loaded, and the seconds shown are those of loading.
+# The rows flagged *trained here* go through `course.encoder(row, seed)`: fewer steps than the main encoder of notebook
+# 07 and (except at the smoke profile) a narrower network, so that all fit into a few minutes. Each is then frozen and
+# evaluated as in notebooks 08 and 09. Where a run is on disk already it is loaded, and the seconds shown are those of
+# loading.
 
 # %%
 chosen = [row for row in rows.values() if row.tutorial]
@@ -320,9 +321,9 @@ print(f"full length: {MAIN_ROW} {main:.3f}, its untrained twin {twin:.3f} ({main
 # %% [markdown]
 # ## What it does not say
 #
-# * **A few seeds prove little.** The last lines above tell how often mere coin tosses would agree as well as the seeds
-#   do. A claim would need many more, and more than one set of test scenes: the test is the same for all seeds, so its
-#   luck is shared by all of them (exercise 1 looks at that).
+# * **A few seeds prove little.** The lines above tell how often mere coin tosses would put all seeds on one side,
+#   whether or not they stand there in this run. A claim would need many more, and more than one set of test scenes: the
+#   test is the same for all seeds, so its luck is shared by all of them (exercise 1 looks at that).
 # * **The level is not comparable.** AudioSet's mAP and ours are averages over different classes of different
 #   difficulty.
 # * **S2 is not their S2.** Their last snapshot has seen 1.7 million steps, ours the number printed at the top.
