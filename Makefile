@@ -35,7 +35,7 @@ tutorial: setup
 	@$(BIN)/python notebooks/run.py --profile "$(PROFILE)" --data "$(DATA)" --seed "$(SEED)" --from "$(FROM)"
 
 lab: setup
-	SEPCL_PROFILE="$(PROFILE)" SEPCL_DATA="$(DATA)" SEPCL_SEED="$(SEED)" $(BIN)/jupyter lab --notebook-dir=notebooks
+	SEPCL_PROFILE="$(PROFILE)" SEPCL_DATA="$(if $(filter made,$(DATA)),made,$(abspath $(DATA)))" SEPCL_SEED="$(SEED)" $(BIN)/jupyter lab --notebook-dir=notebooks
 
 notebooks: setup
 	$(BIN)/python notebooks/build.py

@@ -22,6 +22,7 @@ from papermill.exceptions import PapermillExecutionError
 
 from sepcl_keras.course import Course
 from sepcl_keras.files import BadInput
+from sepcl_keras.scenes import SPLITS
 
 HERE = Path(__file__).resolve().parent
 PARAMETERS = ("PROFILE", "DATA", "SEED", "OUT")
@@ -43,9 +44,8 @@ def parse(arguments):
 
 def plan(options, folder):
     """Checks every value before anything runs. Gives the course and the notebooks to execute."""
-    seed = int(options.seed) if options.seed.isdecimal() else options.seed
     data = options.data if options.data == "made" else str(Path(options.data).expanduser().resolve())
-    course = Course(options.profile, data, seed, options.out and Path(options.out).resolve())
+    course = Course(options.profile, data, options.seed, options.out and Path(options.out).resolve())
     notebooks = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
     numbers = [path.name[:2] for path in notebooks]
     first = options.first.zfill(2)
@@ -55,7 +55,10 @@ def plan(options, folder):
         missing = set(PARAMETERS) - set(papermill.inspect_notebook(path))  # papermill itself would pass over them
         if missing:
             raise BadInput(f"{path.name}: expected a cell tagged `parameters` with {', '.join(sorted(missing))}.")
-    parameters = {"PROFILE": options.profile, "DATA": data, "SEED": seed, "OUT": str(course.folder.parents[2])}
+    # Recordings are all read once: a bad file is named now and not after minutes of training. (Made sounds are fine.)
+    for event in [event for split in SPLITS for event in course.bank.events(split)] if data != "made" else []:
+        course.bank.load(event)
+    parameters = {"PROFILE": options.profile, "DATA": data, "SEED": course.seed, "OUT": str(course.folder.parents[2])}
     return course, notebooks[numbers.index(first) :], parameters
 
 
@@ -75,6 +78,8 @@ def execute(path, target, parameters, folder):
 
 def explain(error):
     """Where in a notebook and why it failed, in one sentence."""
+    if isinstance(error, KeyboardInterrupt):
+        return "stopped."
     if isinstance(error, DeadKernelError):
         return "its kernel died, most often because memory ran out."
     reason = error.evalue if error.ename == "BadInput" else f"{error.ename}: {error.evalue}"
@@ -120,7 +125,7 @@ def main(arguments=None, folder=HERE):
         target = course.folder / "notebooks" / path.name
         try:
             seconds[path.stem] = execute(path, target, parameters, folder)
-        except (PapermillExecutionError, DeadKernelError) as error:
+        except (PapermillExecutionError, DeadKernelError, KeyboardInterrupt) as error:
             print(f"\n{path.stem}, {explain(error)}", file=sys.stderr)
             print(f"What it did so far is in {target.with_name(f'{path.stem}.unfinished.ipynb')}", file=sys.stderr)
             values = " ".join(f"{name}={shlex.quote(str(parameters[name]))}" for name in ("PROFILE", "DATA", "SEED"))

@@ -23,35 +23,20 @@ def keep_memory():
         mallopt(trim_threshold, 2**31 - 1)
 
 
-def on_gpu():
-    """Whether Keras' backend sees a GPU."""
-    if keras.backend.backend() == "tensorflow":
-        import tensorflow as tf
-
-        return bool(tf.config.list_physical_devices("GPU"))
-    if keras.backend.backend() == "jax":
-        import jax
-
-        return jax.default_backend() == "gpu"
-    import torch
-
-    return torch.cuda.is_available()
-
-
 def compile_with_xla(model, training=True):
     """The measured choice of `jit_compile` for a model that holds a `TDCNPlusPlus` or a `CNN14`.
 
     On JAX always, on torch never. On TensorFlow a GPU wants it; on a CPU it makes TDCN++ 1.3 times faster in training
     (dense layers, shifts and norms fuse) and no faster in inference, and CNN14 many times slower (its convolutions
-    lose oneDNN). Keras refuses it while TensorFlow's operations are asked to be deterministic.
+    lose oneDNN). Keras refuses it while TensorFlow's operations are asked to be deterministic, as in the course.
     """
     backend = keras.backend.backend()
-    if backend != "tensorflow":
+    if backend != "tensorflow" or _repeatable:
         return backend == "jax"
-    if _repeatable:
-        return False
+    import tensorflow as tf
+
     separates = any(type(layer).__name__ == "TDCNPlusPlus" for layer in (model, *model.layers))
-    return on_gpu() or (separates and training)
+    return bool(tf.config.list_physical_devices("GPU")) or (separates and training)
 
 
 def inference(model):

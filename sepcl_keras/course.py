@@ -21,7 +21,10 @@ from sepcl_keras.files import ROOT, BadInput, fingerprint, read_json, write_json
 from sepcl_keras.profiles import get_profile
 from sepcl_keras.scenes import SPLITS, Scenes, open_bank
 
-RECIPE = 1  # to be raised when the same definition would give another artifact
+# What an artifact depends on besides sizes and seeds: the code that makes it. (A made bank adds sounds.py itself.)
+DATA_CODE = ("audio", "scenes", "features")
+SEPARATOR_CODE = (*DATA_CODE, "separator", "losses", "training", "backend")
+ENCODER_CODE = (*SEPARATOR_CODE, "processors", "augmentation", "encoder")
 MAIN_ROW = "S2∨F∨N joint"  # the best of the slides' Table 4: what notebook 07 trains at full length
 
 
@@ -54,6 +57,12 @@ def read_rows(path=ROOT / "data" / "rows.csv"):
     return {row.row: row for row in rows}
 
 
+def code(modules):
+    """A fingerprint of the sources of these modules of the library, and of the backend they run on."""
+    sources = {name: Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8") for name in modules}
+    return fingerprint(sources | {"backend": keras.backend.backend()})
+
+
 def windows(log_mel):
     """Spectrograms (clips, frames, mels) to their non-overlapping patches (clips, windows, 96, mels)."""
     number = log_mel.shape[1] // PATCH_FRAMES
@@ -82,6 +91,8 @@ class Course:
     """
 
     def __init__(self, profile="tiny", data="made", seed=0, out=None):
+        if isinstance(seed, str) and seed.isdecimal():
+            seed = int(seed)
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise BadInput(f"SEED={seed!r}: expected a whole number, zero or more.")
         self.profile, self.seed = get_profile(profile), seed
@@ -91,6 +102,11 @@ class Course:
         self.scenes = {
             split: Scenes(self.bank, split, p.scenes[split], p.clip_seconds, p.sample_rate) for split in SPLITS
         }
+        for split, scenes in self.scenes.items():
+            if not {1, 2} <= set(scenes.number_of_events):
+                raise BadInput(
+                    f"DATA={data!r}: expected scenes of one and of two events in {split}; too few classes meet."
+                )
         self._kept = {}
         keep_memory()
         make_repeatable(seed)
@@ -101,12 +117,12 @@ class Course:
         `definition` is what the artifact depends on; `make` fills an empty folder, which takes its name only when it
         is whole, and returns what to keep beside it, such as a training history. Returns (loaded, that).
         """
-        mark = fingerprint({"recipe": RECIPE, "definition": definition})
-        if name in self._kept:
-            return self._kept[name]
+        mark = fingerprint(definition)
+        if (name, mark) in self._kept:
+            return self._kept[name, mark]
         folder = self.folder / name
         manifest = folder / "manifest.json"
-        if manifest.exists() and read_json(manifest)["fingerprint"] == mark:
+        if manifest.exists() and read_json(manifest).get("fingerprint") == mark:
             print(f"{name}: loaded from {self._shown(folder)}.")
         else:
             print(f"{name}: not made yet with these settings; making it now.", flush=True)
@@ -122,8 +138,13 @@ class Course:
                 shutil.rmtree(folder, ignore_errors=True)
                 os.replace(part, folder)
             print(f"{name}: made in {seconds:.0f} s, kept in {self._shown(folder)}.")
-        self._kept[name] = (load(folder), read_json(manifest)["history"])
-        return self._kept[name]
+        try:
+            self._kept[name, mark] = (load(folder), read_json(manifest)["history"])
+        except (OSError, ValueError, KeyError) as error:
+            raise BadInput(
+                f"{folder}: expected a whole artifact, but {error}; delete the folder to make it anew."
+            ) from None
+        return self._kept[name, mark]
 
     def _shown(self, path):
         return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
@@ -134,6 +155,7 @@ class Course:
             "bank": self.bank.definition,
             "scenes": {split: self.scenes[split].definition for split in SPLITS},
             "seconds": p.clip_seconds,
+            "code": code(DATA_CODE),
         }
 
     def _separator_definition(self):
@@ -141,6 +163,7 @@ class Course:
         sizes = (p.separator_seconds, p.separator_batch, p.separator_learning_rate)
         return self._data_definition() | {
             "separator": p.separator, "sizes": sizes, "steps": p.snapshot_steps, "seed": self.seed,
+            "code": code(SEPARATOR_CODE),
         }  # fmt: skip
 
     def log_mel(self, split):
@@ -200,6 +223,7 @@ class Course:
 
         definition = self._separator_definition() | size | objective | {
             "pairing": row.pairing, "processors": row.processors, "batch_size": p.batch_size, "encoder_seed": seed,
+            "code": code(ENCODER_CODE),
         }  # fmt: skip
         name = "encoders/main" if main else f"encoders/{row.row.replace('∨', 'v').replace(' ', '_')}-{seed}"
         return self.load_or_train(name, definition, make, self._load_encoder)
@@ -217,7 +241,7 @@ class Course:
 
         definition = self._data_definition() | {
             "width": p.width, "dim": p.embedding_dim, "steps": p.supervised_steps, "batch": p.batch_size,
-            "learning_rate": p.learning_rate, "seed": self.seed,
+            "learning_rate": p.learning_rate, "seed": self.seed, "code": code(ENCODER_CODE),
         }  # fmt: skip
         return self.load_or_train("encoders/supervised", definition, make, self._load_encoder)
 
@@ -275,8 +299,8 @@ class Course:
         )
 
     def _results_mark(self):
-        sizes = dataclasses.asdict(self.profile)
-        return fingerprint({"recipe": RECIPE, "definition": self._separator_definition(), "sizes": sizes})
+        definition = self._separator_definition() | {"code": code((*ENCODER_CODE, "evaluation"))}
+        return fingerprint(definition | {"profile": dataclasses.asdict(self.profile)})
 
     def record(self, number, **results):
         """Keeps a notebook's numbers in `results/NN.json`, with what they were made from, and returns them."""

@@ -104,7 +104,8 @@ class NTXent(keras.losses.Loss):
 
     def logits(self, z_a, z_b):
         """Scaled similarities (2N, 2N) with the diagonal at minus infinity, and each anchor's positive (2N,)."""
-        z = ops.normalize(ops.concatenate([z_a, z_b], axis=0), axis=-1)  # (2N, d)
+        z = ops.cast(ops.concatenate([z_a, z_b], axis=0), "float32")  # (2N, d)
+        z = ops.normalize(z, axis=-1)
         views = ops.shape(z)[0]
         similarities = ops.matmul(z, ops.transpose(z)) / self.temperature
         # -1e9 and not -inf: logsumexp's gradient of -inf is not a number on some backends.

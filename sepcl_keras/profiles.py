@@ -26,11 +26,11 @@ class Profile:
     embedding_dim: int = 128
     batch_size: int = 64  # pairs of views in a batch
     pretraining_steps: int = 400
-    supervised_steps: int = 130
+    supervised_steps: int = 132
     learning_rate: float = 1e-3
     # ablations
     ablation_width: int = 8
-    ablation_steps: int = 90
+    ablation_steps: int = 92
     ablation_seeds: int = 2
 
     @property

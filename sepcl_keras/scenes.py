@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import inspect
 import operator
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -126,8 +127,8 @@ class Esc50Bank(Bank):
         if not set(classes) <= set().union(*places.values()):
             places = {"anywhere": dict.fromkeys(classes, 1.0)}
         events = _split_by_folds(rows, table)
-        sizes = {filename: (self._folder / filename).stat().st_size for filename in rows}
-        definition = {"recordings": fingerprint([rows, sizes])}
+        contents = {filename: zlib.crc32((self._folder / filename).read_bytes()) for filename in rows}
+        definition = {"recordings": fingerprint([rows, contents])}
         super().__init__(folder.resolve().name, classes, places, events, sample_rate, definition)
 
     def _sound(self, event):

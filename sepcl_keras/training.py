@@ -8,6 +8,7 @@ from sepcl_keras.augmentation import SpecAugment
 from sepcl_keras.backend import compile_with_xla, make_repeatable
 from sepcl_keras.encoder import CNN14, CoincidenceHead, SimilarityHead
 from sepcl_keras.features import PATCH_FRAMES
+from sepcl_keras.files import BadInput
 from sepcl_keras.losses import Coincidence, MixIT, NTXent
 from sepcl_keras.separator import TDCNPlusPlus, start_from_mdct
 
@@ -33,7 +34,6 @@ class TensorFlowStep:
             return {metric.name: metric.result() for metric in self.metrics}
 
 
-@keras.saving.register_keras_serializable(package="sepcl_keras")
 class SeparationModel(TensorFlowStep, keras.Model):
     """Trains a separator by MixIT on batches of waveforms (2N, samples): neighbours become mixtures of mixtures."""
 
@@ -61,7 +61,6 @@ class SeparationModel(TensorFlowStep, keras.Model):
         return ops.mean(losses)
 
 
-@keras.saving.register_keras_serializable(package="sepcl_keras")
 class ContrastiveModel(TensorFlowStep, keras.Model):
     """Trains an encoder on pairs of patches ((N, frames, mels), (N, frames, mels)).
 
@@ -174,10 +173,10 @@ class FirstLosses(keras.callbacks.Callback):
 
 
 def fit(model, batches, steps, learning_rate, loss=None, callbacks=(), verbose=2):
-    """Trains for `steps` updates with Adam, a short warm-up and a cosine decay, and says how it went.
+    """Trains by Adam with a short warm-up and a cosine decay, and says how it went.
 
-    `batches` is made by a function of the number of steps in an epoch. Returns a dict of lists: `first_losses` and,
-    for each epoch, `step`, `loss` and the model's other metrics.
+    `steps` are rounded up to whole epochs; `batches` is a function of the number of steps in an epoch. Returns a dict
+    of lists: `first_losses` and, for each epoch, `step`, `loss` and the model's other metrics.
     """
     epochs = -(-steps // STEPS_IN_EPOCH)
     in_epoch = -(-steps // epochs)
@@ -193,6 +192,8 @@ def fit(model, batches, steps, learning_rate, loss=None, callbacks=(), verbose=2
     optimizer.build(model.trainable_variables)
     history = model.fit(data, epochs=epochs, verbose=verbose, shuffle=False, callbacks=[first, *callbacks]).history
     history = {name: [float(value) for value in values] for name, values in history.items()}
+    if not np.isfinite(history["loss"]).all():
+        raise BadInput(f"training diverged: the loss is not finite; expected a learning rate below {learning_rate}.")
     return {"first_losses": first.losses, "step": [in_epoch * (epoch + 1) for epoch in range(epochs)]} | history
 
 

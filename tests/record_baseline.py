@@ -3,12 +3,20 @@
 python tests/record_baseline.py artifacts/tiny/made/seed0 artifacts/tiny/made/seed1 artifacts/tiny/made/seed2
 """
 
+import re
 import sys
 from pathlib import Path
+
+import numpy as np
 
 from sepcl_keras.files import read_json, write_json
 
 FOLDER = Path(__file__).parent / "baselines"
+# What is held: final numbers of trained networks. Rounding errors and shares of the data are asserted elsewhere.
+FINAL = re.compile(
+    r"03/(sisnri_median|held_out_loss)|07/(similarity|coincidence|accuracy)"
+    r"|08/rows/.*/(map|linear_map|qbe)|10/.*/(map|qbe)"
+)
 
 
 def numbers(node, prefix=""):
@@ -21,28 +29,38 @@ def numbers(node, prefix=""):
 
 
 def collect(folder):
-    """First losses and final metrics of one run: ({notebook: ten losses}, {path: number})."""
+    """First losses and final metrics of one run: ({training: ten losses}, {path: number})."""
     losses, metrics = {}, {}
     for path in sorted((Path(folder) / "results").glob("*.json")):
         results = read_json(path)["results"]
-        if "first_losses" in results:
-            losses[path.stem] = results["first_losses"]
+        losses |= {f"{path.stem}/{key}": results[key] for key in results if key.endswith("first_losses")}
+        losses |= {f"10/{run['row']}/{run['seed']}": run["first_losses"] for run in results.get("runs", [])}
         if path.stem == "10":
             results = {row["row"]: {"map": row["map"], "qbe": row["qbe"]} for row in results["table"]}
-        metrics |= {f"{path.stem}{key}": value for key, value in numbers(results).items()}
+        found = {f"{path.stem}{key}": value for key, value in numbers(results).items()}
+        metrics |= {key: value for key, value in found.items() if FINAL.fullmatch(key)}
     return losses, metrics
 
 
+def spreads(metrics):
+    """Standard deviation over seeds for each kind of metric (the last part of its path), pooled over its metrics.
+
+    Two or three seeds say little about one number; pooled over all of a kind they do.
+    """
+    kinds = {}
+    for key, values in metrics.items():
+        kinds.setdefault(key.rsplit("/", 1)[1], []).append(np.var(values, ddof=1))
+    return {kind: float(np.sqrt(np.mean(variances))) for kind, variances in kinds.items()}
+
+
 def main(folders):
+    if len(folders) < 2:
+        sys.exit("expected the folders of at least two seeds: one has no spread.")
     runs = [collect(folder) for folder in folders]
-    shared = [key for key in runs[0][1] if all(key in metrics for _, metrics in runs)]
-    content = {
-        "first_losses": runs[0][0],
-        "metrics": {key: [metrics[key] for _, metrics in runs] for key in shared},
-    }
+    metrics = {key: [run[1][key] for run in runs] for key in runs[0][1]}
     profile = Path(folders[0]).resolve().parents[1].name
-    write_json(FOLDER / f"{profile}.json", content)
-    print(f"{len(shared)} metrics of {len(runs)} seeds written to {FOLDER / profile}.json")
+    write_json(FOLDER / f"{profile}.json", {"first_losses": runs[0][0], "metrics": metrics})
+    print(f"{len(metrics)} metrics of {len(runs)} seeds written to {FOLDER / profile}.json; spreads {spreads(metrics)}")
 
 
 if __name__ == "__main__":

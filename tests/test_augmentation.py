@@ -75,3 +75,11 @@ def test_config_round_trip_and_refusals():
     )
     with pytest.raises(BadInput, match="time_width=-1.: expected zero or more"):
         SpecAugment(time_width=-1)
+
+
+def test_saved_and_loaded_it_passes_patches_on(tmp_path, in_a_fresh_process):
+    model = keras.Sequential([keras.Input((96, 64)), SpecAugment(time_masks=1, seed=3)])
+    model.save(tmp_path / "augmentation.keras")
+    np.testing.assert_array_equal(in_a_fresh_process(tmp_path / "augmentation.keras", patches(2)), patches(2))
+    loaded = keras.saving.load_model(tmp_path / "augmentation.keras").layers[-1]
+    assert loaded.get_config()["time_masks"] == 1

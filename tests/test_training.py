@@ -8,8 +8,8 @@ import pytest
 from keras import ops
 
 from sepcl_keras import training
-from sepcl_keras.augmentation import SpecAugment
 from sepcl_keras.encoder import CNN14
+from sepcl_keras.files import BadInput
 from sepcl_keras.losses import Coincidence, MixIT, NTXent
 from sepcl_keras.profiles import PROFILES
 from sepcl_keras.separator import TDCNPlusPlus
@@ -131,14 +131,35 @@ def test_one_seed_is_one_run_and_another_seed_another(tmp_path):
         folder.mkdir()
         losses.append(training.train_separator(clips, profile, seed, folder)["first_losses"])
     assert losses[0] == losses[1] != losses[2]
-    views = pair_of_patches(8)
+    log_mel = np.random.default_rng(0).standard_normal((16, 120, 64)).astype("float16")
     runs = []
     for seed in (0, 0, 1):
-        keras.utils.set_random_seed(seed)
-        model = training.ContrastiveModel(CNN14(8, 2), augmentation=SpecAugment(seed=seed))
-        model.compile(keras.optimizers.Adam(1e-3), jit_compile=False)
-        runs.append([float(model.train_on_batch(views, return_dict=True)["loss"]) for _ in range(3)])
+
+        def pairs(steps, seed=seed):
+            return Neighbours(log_mel, 96, 8, steps, seed)
+
+        encoder, history = training.pretrain(
+            pairs, 8, 2, 4, 1e-3, seed, similarity=1.0, coincidence=1.0, spec_augment=True, verbose=0
+        )
+        runs.append((history["first_losses"], encoder.get_weights()[0].tolist()))
     assert runs[0] == runs[1] != runs[2]
+
+
+class Neighbours(training.Batches):
+    """Batches of crops, their halves taken for pairs of views."""
+
+    def __getitem__(self, step):
+        (x,) = super().__getitem__(step)
+        return ((x[:4], x[4:]),)
+
+
+def test_a_diverged_training_is_named():
+    log_mel = np.random.default_rng(0).standard_normal((16, 120, 64)).astype("float16")
+    with pytest.raises(BadInput, match="training diverged"):
+        training.pretrain(
+            lambda steps: Neighbours(log_mel, 96, 8, steps, 0), 8, 2, 3, 1e38, 0,
+            similarity=1.0, coincidence=0.0, spec_augment=False, verbose=0,
+        )  # fmt: skip
 
 
 def test_crops_are_inside_the_clips_and_come_with_their_labels():

@@ -12,7 +12,7 @@ import sys
 import keras
 import numpy as np
 import pytest
-from record_baseline import FOLDER, collect
+from record_baseline import FOLDER, collect, spreads
 
 from sepcl_keras.files import ROOT, read_json
 from sepcl_keras.profiles import get_profile
@@ -35,18 +35,18 @@ def tutorial():
 pytestmark = pytest.mark.timeout(2400)
 
 
-@pytest.mark.parametrize("notebook", BASELINE["first_losses"])
-def test_first_losses_are_the_recorded_ones(notebook):
+@pytest.mark.parametrize("training", BASELINE["first_losses"])
+def test_first_losses_are_the_recorded_ones(training):
     losses, _ = collect(RUN)
-    np.testing.assert_allclose(losses[notebook], BASELINE["first_losses"][notebook], rtol=1e-3)
+    np.testing.assert_allclose(losses[training], BASELINE["first_losses"][training], rtol=1e-3, atol=1e-3)
 
 
-def test_final_metrics_are_within_the_spread_over_seeds():
+def test_final_metrics_are_within_three_times_the_spread_over_seeds():
     _, metrics = collect(RUN)
-    missed = []
-    for path, (recorded, *others) in BASELINE["metrics"].items():
-        tolerance = 3 * np.std([recorded, *others], ddof=1) + 1e-3 * abs(recorded)
-        if abs(metrics[path] - recorded) > tolerance:
+    spread, missed = spreads(BASELINE["metrics"]), []
+    for path, (recorded, *_) in BASELINE["metrics"].items():
+        tolerance = 3 * spread[path.rsplit("/", 1)[1]]
+        if not abs(metrics[path] - recorded) <= tolerance:
             missed.append(f"{path}: {metrics[path]:.4f}, recorded {recorded:.4f} ± {tolerance:.4f}")
     assert not missed, "\n".join(missed)
 

@@ -26,7 +26,7 @@ import os
 
 PROFILE = os.environ.get("SEPCL_PROFILE", "tiny")
 DATA = os.environ.get("SEPCL_DATA", "made")
-SEED = int(os.environ.get("SEPCL_SEED", "0"))
+SEED = os.environ.get("SEPCL_SEED", "0")
 OUT = os.environ.get("SEPCL_OUT")
 
 # %%
@@ -80,7 +80,7 @@ notebook.listen({"mixture": scene.mixture} | dict(zip(scene.labels, scene.source
 # connections between the series of blocks, is off in both.
 
 # %%
-keras.utils.set_random_seed(SEED)
+keras.utils.set_random_seed(course.seed)
 separator = TDCNPlusPlus(**course.profile.separator)
 separator.build((None, None))  # any number of clips, any number of samples
 paper = TDCNPlusPlus()

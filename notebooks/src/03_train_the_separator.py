@@ -26,7 +26,7 @@ import os
 
 PROFILE = os.environ.get("SEPCL_PROFILE", "tiny")
 DATA = os.environ.get("SEPCL_DATA", "made")
-SEED = int(os.environ.get("SEPCL_SEED", "0"))
+SEED = os.environ.get("SEPCL_SEED", "0")
 OUT = os.environ.get("SEPCL_OUT")
 
 # %%
@@ -141,7 +141,7 @@ assert (best["s1"], best["s2"]) == ("x2", "x1"), "swapped channels are found"
 # it both is better still.
 
 # %%
-keras.utils.set_random_seed(SEED)
+keras.utils.set_random_seed(course.seed)
 untrained = TDCNPlusPlus(**course.profile.separator)
 untrained.build((None, None))
 start_from_mdct(untrained)
@@ -216,7 +216,7 @@ assert np.isfinite(history["loss"]).all(), "training stayed finite"
 
 # %%
 validation = course.scenes["validation"].mixtures(progress=False)  # (scenes, samples)
-batches = Batches(validation, crop, 16, steps=min(8, len(validation) // 8), seed=SEED)
+batches = Batches(validation, crop, 16, steps=min(8, len(validation) // 8), seed=course.seed)
 held_out = [to_numpy(SeparationModel.pair(batches[i][0])) for i in range(len(batches))]  # of (8, 2, samples)
 
 

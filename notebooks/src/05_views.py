@@ -26,7 +26,7 @@ import os
 
 PROFILE = os.environ.get("SEPCL_PROFILE", "tiny")
 DATA = os.environ.get("SEPCL_DATA", "made")
-SEED = int(os.environ.get("SEPCL_SEED", "0"))
+SEED = os.environ.get("SEPCL_SEED", "0")
 OUT = os.environ.get("SEPCL_OUT")
 
 # %%
@@ -125,7 +125,7 @@ notebook.show_log_mel(panels, columns=1 + views.num_sources)
 row = read_rows()[MAIN_ROW]
 print(f"{MAIN_ROW}: pairing {row.pairing}, processors {row.processors}")
 number = min(batch_size, clips)
-pairs = {p: ViewPairs(views, p, row.processors, number, seed=SEED) for p in ("mix-mix", "mix-chan", "chan-chan")}
+pairs = {p: ViewPairs(views, p, row.processors, number, seed=course.seed) for p in ("mix-mix", "mix-chan", "chan-chan")}
 ((first, second),) = pairs["mix-chan"][0]  # the batch of step 0
 print("first views (pairs, frames, mels):", first.shape, "· second views:", second.shape, first.dtype)
 
@@ -253,8 +253,8 @@ for name, count in counts.items():
 # could stop and resume at any step, and two runs of one seed see the same batches.
 
 # %%
-again = ViewPairs(views, "mix-chan", row.processors, number, seed=SEED)
-other = ViewPairs(views, "mix-chan", row.processors, number, seed=SEED + 1)
+again = ViewPairs(views, "mix-chan", row.processors, number, seed=course.seed)
+other = ViewPairs(views, "mix-chan", row.processors, number, seed=course.seed + 1)
 same = [np.array_equal(a, b) for a, b in zip(again.draw(7), pairs["mix-chan"].draw(7), strict=True)]
 different = [np.array_equal(a, b) for a, b in zip(other.draw(7), pairs["mix-chan"].draw(7), strict=True)]
 assert all(same) and not all(different), "a draw must depend on seed and step alone"
@@ -280,10 +280,10 @@ print("step 7 again:", same, "· with another seed:", different)
 patch = first[pair][None]  # (1, frames, mels)
 off = dict(time_warp=0, time_masks=0, frequency_masks=0)
 stages = {
-    "time warp": SpecAugment(**off | dict(time_warp=6), seed=SEED + 1),
-    "time masks": SpecAugment(**off | dict(time_masks=2), seed=SEED + 2),
-    "frequency masks": SpecAugment(**off | dict(frequency_masks=2), seed=SEED + 3),
-    "all three": SpecAugment(seed=SEED + 4),
+    "time warp": SpecAugment(**off | dict(time_warp=6), seed=course.seed + 1),
+    "time masks": SpecAugment(**off | dict(time_masks=2), seed=course.seed + 2),
+    "frequency masks": SpecAugment(**off | dict(frequency_masks=2), seed=course.seed + 3),
+    "all three": SpecAugment(seed=course.seed + 4),
 }
 seen = {name: np.asarray(stage(patch, training=True))[0] for name, stage in stages.items()}
 assert np.array_equal(np.asarray(stages["all three"](patch, training=False)), patch), "evaluation must not be augmented"
@@ -298,7 +298,7 @@ notebook.show_log_mel({"as drawn": patch[0]} | seen, columns=5)
 ramp = np.tile(np.arange(PATCH_FRAMES, dtype="float32")[:, None], (6, 1, mels))  # (6 patches, frames, mels)
 figure, axes = plt.subplots(1, 2, figsize=(9, 2.6), sharey=True)
 for axis, reach in zip(axes, (6, 40), strict=True):
-    layer = SpecAugment(**off | dict(time_warp=reach), seed=SEED)
+    layer = SpecAugment(**off | dict(time_warp=reach), seed=course.seed)
     shift = np.asarray(layer(ramp, training=True))[:, :, 0] - ramp[:, :, 0]  # (6 draws, frames)
     assert np.abs(shift).max() < reach + 0.01 and np.abs(shift[:, [0, -1]]).max() < 0.01, "the warp reaches too far"
     axis.plot(shift.T)
@@ -313,14 +313,14 @@ plt.show()
 # masked, on average? A tenth, a quarter, a half?
 
 # %%
-augment = SpecAugment(seed=SEED)
+augment = SpecAugment(seed=course.seed)
 batch = np.asarray(augment(np.repeat(patch, 4, axis=0), training=True))  # (4, frames, mels)
 assert not np.array_equal(batch[0], batch[1]), "each patch must have a draw of its own"
 notebook.show_log_mel({f"instance {i + 1}": b for i, b in enumerate(batch)})
 
 # %%
-noise = np.random.default_rng(SEED).normal(size=(512, PATCH_FRAMES, mels)).astype("float32")
-masked = np.asarray(SpecAugment(time_warp=0, seed=SEED)(noise, training=True)) != noise
+noise = np.random.default_rng(course.seed).normal(size=(512, PATCH_FRAMES, mels)).astype("float32")
+masked = np.asarray(SpecAugment(time_warp=0, seed=course.seed)(noise, training=True)) != noise
 kept = (1 - 6 / PATCH_FRAMES) ** 2 * (1 - 4 / mels) ** 2  # masks are 6 frames and 4 bands wide on average
 masked_share = float(masked.mean())
 print(f"masked: {masked_share:.1%} of all cells in 512 patches, {masked.mean(axis=(1, 2)).max():.1%} in the worst one")
@@ -355,7 +355,7 @@ def patches(clips, columns, starts):
 
 
 # %%
-rng = np.random.default_rng(SEED)
+rng = np.random.default_rng(course.seed)
 several = rng.permutation(clips)[: min(400, clips)]  # each clip once
 start_a, start_b = rng.integers(0, places, (2, len(several)))
 mixture = patches(several, 0 * several, start_a)

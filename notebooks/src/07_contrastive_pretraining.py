@@ -26,7 +26,7 @@ import os
 
 PROFILE = os.environ.get("SEPCL_PROFILE", "tiny")
 DATA = os.environ.get("SEPCL_DATA", "made")
-SEED = int(os.environ.get("SEPCL_SEED", "0"))
+SEED = os.environ.get("SEPCL_SEED", "0")
 OUT = os.environ.get("SEPCL_OUT")
 
 # %%
@@ -72,7 +72,7 @@ print(f"weights of similarity and coincidence: {row.similarity:g} and {row.coinc
 
 # %%
 views = course.views()
-pairs = ViewPairs(views, row.pairing, row.processors, p.batch_size, seed=SEED)
+pairs = ViewPairs(views, row.pairing, row.processors, p.batch_size, seed=course.seed)
 ((mixtures, channels),) = pairs[0]  # (pairs, frames, mels) each
 encoder = course.untrained_encoder()
 
@@ -195,9 +195,9 @@ else:
 # **Question.** Which of these must be equal: the losses before the step, the losses after it?
 
 # %%
-small = dict(embedding_dim=32, width=4, seed=SEED)  # a small CNN14, for all that shall be quick
+small = dict(embedding_dim=32, width=4, seed=course.seed)  # a small CNN14, for all that shall be quick
 number = min(32, p.batch_size)
-little = ViewPairs(views, row.pairing, row.processors, number, seed=SEED)
+little = ViewPairs(views, row.pairing, row.processors, number, seed=course.seed)
 (batch,) = little[0]
 rate = 0.02
 
@@ -311,7 +311,7 @@ def measure(h_a, h_b):
 
 # %%
 held_number = min(256, len(views.log_mel))
-(held,) = ViewPairs(views, row.pairing, row.processors, held_number, seed=SEED + 1)[0]
+(held,) = ViewPairs(views, row.pairing, row.processors, held_number, seed=course.seed + 1)[0]
 embedded = {"untrained": embed_pairs(course.untrained_encoder(), held), "trained": embed_pairs(main, held)}
 measured = {name: measure(*both) for name, both in embedded.items()}
 columns = {
@@ -363,7 +363,7 @@ plt.show()
 
 
 # %%
-(watched,) = ViewPairs(views, row.pairing, row.processors, min(64, len(views.log_mel)), seed=SEED + 2)[0]
+(watched,) = ViewPairs(views, row.pairing, row.processors, min(64, len(views.log_mel)), seed=course.seed + 2)[0]
 
 
 # %%
@@ -395,7 +395,7 @@ def short_run(kind=ContrastiveModel, temperature=0.2, steps=30):
     student, watch = kind(training.new_encoder(**small), coincidence=0.0, temperature=temperature), Watch()
 
     def batches(in_epoch):
-        return ViewPairs(views, row.pairing, row.processors, number, in_epoch, SEED)
+        return ViewPairs(views, row.pairing, row.processors, number, in_epoch, course.seed)
 
     seen = training.fit(student, batches, steps, 2e-3, callbacks=[watch], verbose=0)
     return student, seen, watch
@@ -560,7 +560,7 @@ print(f"chance: ln N = {np.log(held_number):.3f} against ln(2N - 1) = {np.log(2 
 scenes = course.scenes["train"]
 some = [scenes[i].mixture for i in range(min(300, len(scenes)))]  # clips of (samples,)
 energy = np.cumsum(np.pad(np.square(some, dtype="float64"), ((0, 0), (1, 0))), axis=1)  # up to each sample
-rng = np.random.default_rng(SEED)
+rng = np.random.default_rng(course.seed)
 drawn = rng.integers(0, views.log_mel.shape[2] - PATCH_FRAMES + 1, (20, 2, len(some)))  # 20 pairs a clip, first frames
 begin, clip = drawn * 160, np.arange(len(some))  # a frame is 160 samples
 power = (energy[clip, begin + 15_600] - energy[clip, begin]) / 15_600  # a patch is 15,600 samples
@@ -656,7 +656,7 @@ print(f"{paper_size:,} + {1024 - 128} × (2048 + 1) = {paper_size + (1024 - 128)
 # %% tags=["solution"]
 rows = []
 for name in views.processors:
-    (alone,) = ViewPairs(views, row.pairing, (name,), held_number, seed=SEED + 1)[0]
+    (alone,) = ViewPairs(views, row.pairing, (name,), held_number, seed=course.seed + 1)[0]
     rows.append({"encoder": name} | measure(*embed_pairs(main, alone)))
 notebook.table(rows, columns | {"encoder": "channels of"})
 

@@ -26,7 +26,7 @@ import os
 
 PROFILE = os.environ.get("SEPCL_PROFILE", "tiny")
 DATA = os.environ.get("SEPCL_DATA", "made")
-SEED = int(os.environ.get("SEPCL_SEED", "0"))
+SEED = os.environ.get("SEPCL_SEED", "0")
 OUT = os.environ.get("SEPCL_OUT")
 
 # %%
@@ -133,7 +133,7 @@ print(f"slides: all {len(gain)} choices of processors lie within {np.ptp(alone):
 
 # %%
 chosen = [row for row in rows.values() if row.tutorial]
-seeds = [course.seed + 1 + k for k in range(profile.ablation_seeds)]
+seeds = [1 + course.seed * profile.ablation_seeds + k for k in range(profile.ablation_seeds)]
 runs, pooled = [], {}
 for number, (row, seed) in enumerate(itertools.product(chosen, seeds), start=1):
     began = time.perf_counter()
