@@ -49,7 +49,8 @@ def spreads(metrics):
     """
     kinds = {}
     for key, values in metrics.items():
-        kinds.setdefault(key.rsplit("/", 1)[1], []).append(np.var(values, ddof=1))
+        if len(values) > 1:
+            kinds.setdefault(key.rsplit("/", 1)[1], []).append(np.var(values, ddof=1))
     return {kind: float(np.sqrt(np.mean(variances))) for kind, variances in kinds.items()}
 
 
@@ -57,7 +58,8 @@ def main(folders):
     if len(folders) < 2:
         sys.exit("expected the folders of at least two seeds: one has no spread.")
     runs = [collect(folder) for folder in folders]
-    metrics = {key: [run[1][key] for run in runs] for key in runs[0][1]}
+    # The other seeds may have stopped before the last notebook: the first has every metric, they add what they have.
+    metrics = {key: [run[1][key] for run in runs if key in run[1]] for key in runs[0][1]}
     profile = Path(folders[0]).resolve().parents[1].name
     write_json(FOLDER / f"{profile}.json", {"first_losses": runs[0][0], "metrics": metrics})
     print(f"{len(metrics)} metrics of {len(runs)} seeds written to {FOLDER / profile}.json; spreads {spreads(metrics)}")
