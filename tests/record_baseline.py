@@ -13,10 +13,8 @@ from sepcl_keras.files import read_json, write_json
 
 FOLDER = Path(__file__).parent / "baselines"
 # What is held: final numbers of trained networks. Rounding errors and shares of the data are asserted elsewhere.
-FINAL = re.compile(
-    r"03/(sisnri_median|held_out_loss)|07/(similarity|coincidence|accuracy)"
-    r"|08/rows/.*/(map|linear_map|qbe)|10/.*/(map|qbe)"
-)
+FINAL = re.compile(r"03/(sisnri_median|held_out_loss)|08/rows/.*/(map|linear_map|qbe)")
+RUN_METRICS = ("map", "linear_map", "qbe")  # of the runs of notebook 10, each row by several seeds
 
 
 def numbers(node, prefix=""):
@@ -29,23 +27,25 @@ def numbers(node, prefix=""):
 
 
 def collect(folder):
-    """First losses and final metrics of one run: ({training: ten losses}, {path: number})."""
+    """First losses and final metrics of one run: ({training: ten losses}, {path: [number, one a seed]})."""
     losses, metrics = {}, {}
     for path in sorted((Path(folder) / "results").glob("*.json")):
         results = read_json(path)["results"]
         losses |= {f"{path.stem}/{key}": results[key] for key in results if key.endswith("first_losses")}
-        losses |= {f"10/{run['row']}/{run['seed']}": run["first_losses"] for run in results.get("runs", [])}
-        if path.stem == "10":
-            results = {row["row"]: {"map": row["map"], "qbe": row["qbe"]} for row in results["table"]}
         found = {f"{path.stem}{key}": value for key, value in numbers(results).items()}
-        metrics |= {key: value for key, value in found.items() if FINAL.fullmatch(key)}
+        metrics |= {key: [value] for key, value in found.items() if FINAL.fullmatch(key)}
+        for run in results.get("runs", []):
+            losses[f"{path.stem}/{run['row']}/{run['seed']}"] = run["first_losses"]
+            for key in RUN_METRICS:
+                metrics.setdefault(f"{path.stem}/{run['row']}/{key}", []).append(run[key])
     return losses, metrics
 
 
 def spreads(metrics):
     """Standard deviation over seeds for each kind of metric (the last part of its path), pooled over its metrics.
 
-    Two or three seeds say little about one number; pooled over all of a kind they do.
+    Two or three seeds say little about one number; pooled over all of a kind they do. A metric with one seed takes
+    the spread of its kind.
     """
     kinds = {}
     for key, values in metrics.items():
@@ -59,7 +59,7 @@ def main(folders):
         sys.exit("expected the folders of at least two seeds: one has no spread.")
     runs = [collect(folder) for folder in folders]
     # The other seeds may have stopped before the last notebook: the first has every metric, they add what they have.
-    metrics = {key: [run[1][key] for run in runs if key in run[1]] for key in runs[0][1]}
+    metrics = {key: [value for run in runs for value in run[1].get(key, [])] for key in runs[0][1]}
     profile = Path(folders[0]).resolve().parents[1].name
     write_json(FOLDER / f"{profile}.json", {"first_losses": runs[0][0], "metrics": metrics})
     print(f"{len(metrics)} metrics of {len(runs)} seeds written to {FOLDER / profile}.json; spreads {spreads(metrics)}")
