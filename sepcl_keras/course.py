@@ -23,7 +23,7 @@ from sepcl_keras.scenes import SPLITS, Scenes, open_bank
 
 # What an artifact depends on besides sizes and seeds: the code that makes it. (A made bank adds sounds.py itself.)
 DATA_CODE = ("audio", "scenes", "features")
-SEPARATOR_CODE = (*DATA_CODE, "separator", "losses", "training", "backend")
+SEPARATOR_CODE = (*DATA_CODE, "layers", "separator", "losses", "training", "backend")
 ENCODER_CODE = (*SEPARATOR_CODE, "processors", "augmentation", "encoder")
 MAIN_ROW = "S2∨F∨N joint"  # the best of the slides' Table 4: what notebook 07 trains at full length
 
