@@ -23,25 +23,24 @@ def keep_memory():
         mallopt(trim_threshold, 2**31 - 1)
 
 
-def compile_with_xla(model, training=True):
-    """The measured choice of `jit_compile` for a model that holds a `TDCNPlusPlus` or a `CNN14`.
+def compile_with_xla():
+    """The measured choice of `jit_compile` for the models of the course.
 
-    On JAX always, on torch never. On TensorFlow a GPU wants it; on a CPU it makes TDCN++ 1.3 times faster in training
-    (dense layers, shifts and norms fuse) and no faster in inference, and CNN14 many times slower (its convolutions
-    lose oneDNN). Keras refuses it while TensorFlow's operations are asked to be deterministic, as in the course.
+    On JAX always, on torch never. On TensorFlow a GPU wants it; on a CPU the convolutions of CNN14 would lose oneDNN
+    and become many times slower, and TDCN++ compiles its own parts (see `fused.py`). Keras refuses it while
+    TensorFlow's operations are asked to be deterministic, as in the course.
     """
     backend = keras.backend.backend()
     if backend != "tensorflow" or _repeatable:
         return backend == "jax"
     import tensorflow as tf
 
-    separates = any(type(layer).__name__ == "TDCNPlusPlus" for layer in (model, *model.layers))
-    return bool(tf.config.list_physical_devices("GPU")) or (separates and training)
+    return bool(tf.config.list_physical_devices("GPU"))
 
 
 def inference(model):
     """A function from a NumPy batch to the model's NumPy output, compiled as suits the device."""
-    model.jit_compile = compile_with_xla(model, training=False)
+    model.jit_compile = compile_with_xla()
     return model.predict_on_batch
 
 

@@ -1,0 +1,189 @@
+"""One measurement a process: `python benchmarks/measure.py step|mixit|separation …` prints a line of JSON.
+
+Ours and the peer's take turns inside one process, so that a change of the machine's speed meets both; each round gives
+a ratio, and the median and the quartiles of the ratios are what counts.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+
+parser = argparse.ArgumentParser(description=__doc__)
+parser.add_argument("what", choices=["step", "mixit", "separation"])
+parser.add_argument("--threads", type=int, default=1)
+parser.add_argument("--policy", default="float32", help="of Keras: float32 or mixed_bfloat16")
+parser.add_argument("--rounds", type=int, default=12)
+parser.add_argument("--clips", type=int, default=2)
+parser.add_argument("--seconds", type=float, default=1.0, help="length of a clip")
+parser.add_argument("--no-peer", action="store_true")
+arguments = parser.parse_args()
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+if hasattr(os, "sched_setaffinity"):
+    os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-arguments.threads :])
+if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
+    tf.config.threading.set_inter_op_parallelism_threads(1)
+
+import keras  # noqa: E402
+import numpy as np  # noqa: E402
+from keras import ops  # noqa: E402
+
+from sepcl_keras import MixIT, TDCNPlusPlus  # noqa: E402
+from sepcl_keras.backend import inference, keep_memory  # noqa: E402
+
+RATE, BACKEND = 16_000, keras.backend.backend()
+rng = np.random.default_rng(0)
+
+
+def seconds_of(function):
+    began = time.perf_counter()
+    function()
+    return time.perf_counter() - began
+
+
+def with_gradients(loss, variables, *inputs):
+    """A function that computes the loss and all gradients on the device, and waits for them."""
+    inputs = [ops.convert_to_tensor(x) for x in inputs]
+    if BACKEND == "tensorflow":
+
+        @tf.function(autograph=False)
+        def step(*inputs):
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                value = loss(*inputs)
+            return value, tape.gradient(value, [v.value for v in variables] or inputs)
+
+        return lambda: step(*inputs)[0].numpy()
+    if BACKEND == "jax":
+        import jax
+
+        def stateless(values, *inputs):
+            with keras.StatelessScope(state_mapping=list(zip(variables, values))):
+                return loss(*inputs)
+
+        step = jax.jit(jax.value_and_grad(stateless, argnums=0 if variables else 1))
+        values = [v.value for v in variables]
+        return lambda: jax.block_until_ready(step(values, *inputs))
+    sys.exit("ours is timed on TensorFlow and on JAX")
+
+
+def ceiling(policy, size=(1598, 256, 512)):
+    """Floating-point operations a second of a matrix product of the blocks' own shape."""
+    dtype = "bfloat16" if "bfloat16" in policy else "float32"
+    rows, inner, columns = size if BACKEND == "tensorflow" else (8192, 8192, 8192)
+    a, b = (ops.cast(rng.standard_normal(shape), dtype) for shape in ((rows, inner), (inner, columns)))
+    if BACKEND == "jax":
+        import jax
+
+        product = jax.jit(lambda a, b: a @ b)
+        run = lambda: jax.block_until_ready(product(a, b))  # noqa: E731
+    else:
+        run = lambda: [ops.matmul(a, b) for _ in range(20)]  # noqa: E731
+    run()
+    best = min(seconds_of(run) for _ in range(10))
+    return 2 * rows * inner * columns * (20 if BACKEND == "tensorflow" else 1) / best
+
+
+def compared(ours, theirs):
+    """Times of both, taking turns: medians in seconds, quartiles of the ratio."""
+    ours(), ours()
+    if theirs:
+        theirs()
+    repeats = max(1, round(0.05 / seconds_of(ours)))  # what takes a millisecond is called often in a round
+    several = lambda: [ours() for _ in range(repeats)]  # noqa: E731
+    turns = [(seconds_of(several) / repeats, seconds_of(theirs) if theirs else np.nan) for _ in range(arguments.rounds)]
+    times = np.array(turns)
+    result = {"ours": float(np.median(times[:, 0]))}
+    if theirs:
+        result |= {"theirs": float(np.median(times[:, 1]))}
+        result |= {"ratio": np.percentile(times[:, 1] / times[:, 0], [25, 50, 75]).round(2).tolist()}
+    return result
+
+
+def torch_step(function, *tensors):
+    """Forward and backward on torch, on the GPU where there is one."""
+    import torch
+
+    torch.set_num_threads(arguments.threads)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    tensors = [torch.as_tensor(x, device=device) for x in tensors]
+
+    def step():
+        value = function(*tensors)
+        value.backward()
+        return float(value.detach())
+
+    return step
+
+
+def step():
+    """Forward and backward of the paper's separator with four channels, and MixIT."""
+    keras.config.set_dtype_policy(arguments.policy)
+    separator, loss = TDCNPlusPlus(4), MixIT()
+    separator.build((None, None))
+    references = (0.1 * rng.standard_normal((arguments.clips, 2, round(arguments.seconds * RATE)))).astype("float32")
+    ours = with_gradients(
+        lambda references: loss(references, separator(ops.sum(references, axis=1))),
+        separator.trainable_variables,
+        references,
+    )
+    theirs = None
+    if not arguments.no_peer:
+        import peer
+        import torch
+
+        torch.manual_seed(0)
+        other = peer.Separator(4).to("cuda" if torch.cuda.is_available() else "cpu")
+        theirs = torch_step(lambda x: _peer_loss(peer, other, x), references)
+    products = 256 * 512 * 2 * 32 + 256 * 256 + 256 * 1024 + 40 * 256 * 5  # a frame's multiplications, matrices alone
+    frames = arguments.clips * (1 + (references.shape[-1] - 40 + 19) // 20)
+    result = compared(ours, theirs)
+    share = 6 * products * frames / result["ours"] / ceiling(arguments.policy)
+    return result | {"share of the matrix-product ceiling": round(share, 3)}
+
+
+def _peer_loss(peer, separator, references):
+    separator.zero_grad()
+    estimates = separator(references.sum(1))
+    samples = min(estimates.shape[-1], references.shape[-1])
+    return peer.mixit(estimates[..., :samples], references[..., :samples])
+
+
+def mixit():
+    """MixIT alone, eight estimates: forward, and the gradient of the estimates."""
+    references = rng.standard_normal((4, 2, RATE)).astype("float32")
+    estimates = rng.standard_normal((4, 8, RATE)).astype("float32")
+    loss = MixIT()
+    ours = with_gradients(lambda estimates: loss(references, estimates), [], estimates)
+    if BACKEND == "jax":  # the gradient of the first input after the (empty) list of variables
+        references = ops.convert_to_tensor(references)
+    import peer
+    import torch
+
+    leaf = torch.tensor(estimates, requires_grad=True)
+    return compared(ours, torch_step(lambda y: peer.mixit(leaf, y), references))
+
+
+def separation():
+    """Separation of one clip, two channels: real-time factor, and the memory it added to the process."""
+    separate = inference(TDCNPlusPlus(2))
+    clip = (0.1 * rng.standard_normal((1, round(arguments.seconds * RATE)))).astype("float32")
+    separate(clip[:, :RATE])
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    first = seconds_of(lambda: separate(clip))
+    times = [seconds_of(lambda: separate(clip)) for _ in range(max(1, min(arguments.rounds, int(120 / (first + 1)))))]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    seconds = float(np.median(times))
+    factors = (arguments.seconds / np.percentile(times, [75, 50, 25])).round(1).tolist()
+    return {"seconds": seconds, "first": first, "times real time": factors, "memory_mb": (peak - before) / 1024}
+
+
+if __name__ == "__main__":
+    keep_memory()
+    print(json.dumps({"step": step, "mixit": mixit, "separation": separation}[arguments.what]()))

@@ -1,0 +1,101 @@
+"""The fused middle of a TDCN++ block against the plain layers and TensorFlow's own gradient of them."""
+
+import keras
+import numpy as np
+import pytest
+
+from sepcl_keras import fused
+from sepcl_keras.layers import TDCNBlock
+
+if keras.backend.backend() != "tensorflow":
+    pytest.skip("the fused passes are for TensorFlow alone", allow_module_level=True)
+tf = pytest.importorskip("tensorflow")
+
+
+@pytest.fixture(autouse=True)
+def _small_arrays_too(monkeypatch):
+    monkeypatch.setattr(fused, "WORTH_COMPILING", 0)
+
+
+def block_with(slopes, dilation, dtype="float32", features=12):
+    """A block whose numbers differ from their initial values, so that each has a part in the result."""
+    block = TDCNBlock(features, kernel_size=3, dilation=dilation, index=1, dtype=dtype)
+    block.build((None, None, 8))
+    r = np.random.default_rng(dilation)
+    for layer, slope in zip((block.first, block.second), slopes):
+        layer.slope.assign(slope)
+        layer.gamma.assign(1.0 + 0.3 * r.standard_normal())
+        layer.beta.assign(0.3 * r.standard_normal())
+    block.convolution.bias.assign(r.standard_normal(features))
+    return block
+
+
+def value_and_gradients(block, x, d_y):
+    """Output of the block, and the gradients of x and of every weight, in a graph."""
+
+    @tf.function(autograph=False)
+    def run(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = block(x)
+        return [y, *tape.gradient(y, [x, *(v.value for v in block.trainable_variables)], d_y)]
+
+    return [np.asarray(tf.cast(value, "float32")) for value in run(tf.constant(x))]
+
+
+@pytest.mark.parametrize(
+    "clips, frames, dilation, slopes",
+    [
+        (2, 83, 4, (0.1, 0.3)),
+        (1, 64, 1, (0.0, -0.2)),  # ReLU, whose slope still has a gradient; a negative slope
+        (3, 9, 2, (1.0, 0.1)),  # fewer frames than stretches
+        (2, 33, 64, (0.1, 0.1)),  # the outer taps always lie beyond the clip
+        (1, 1, 1, (0.1, 0.1)),
+    ],
+)
+def test_equals_the_plain_layers_and_their_traced_gradient(clips, frames, dilation, slopes, monkeypatch):
+    block = block_with(slopes, dilation)
+    r = np.random.default_rng(frames)
+    x, d_y = r.standard_normal((2, clips, frames, 8)).astype("float32")
+    ours = value_and_gradients(block, x, d_y)
+    monkeypatch.setattr(fused, "applies", lambda u: False)
+    plain = value_and_gradients(block, x, d_y)
+    names = ["y", "x", *(v.path for v in block.trainable_variables)]
+    for name, a, b in zip(names, ours, plain, strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5 * max(1.0, np.abs(b).max()), err_msg=name)
+
+
+def test_a_loud_constant_does_not_drown_the_variance(monkeypatch):
+    block = block_with((0.1, 0.1), 2)
+    x = (300.0 + np.random.default_rng(0).standard_normal((2, 80, 8))).astype("float32")
+    ours = value_and_gradients(block, x, np.ones_like(x))
+    monkeypatch.setattr(fused, "applies", lambda u: False)
+    np.testing.assert_allclose(ours[0], value_and_gradients(block, x, np.ones_like(x))[0], atol=2e-2, rtol=1e-3)
+
+
+def test_half_precision_is_no_worse_than_the_plain_layers(monkeypatch):
+    block, full = (block_with((0.1, 0.1), 2, dtype) for dtype in ("mixed_bfloat16", "float32"))
+    full.set_weights(block.get_weights())
+    x, d_y = np.random.default_rng(0).standard_normal((2, 2, 400, 8)).astype("float32")
+    half = value_and_gradients(block, tf.cast(x, "bfloat16"), tf.cast(d_y, "bfloat16"))
+    monkeypatch.setattr(fused, "applies", lambda u: False)
+    plain = value_and_gradients(block, tf.cast(x, "bfloat16"), tf.cast(d_y, "bfloat16"))
+    exact = value_and_gradients(full, x, d_y)
+
+    def error(values):  # over all values and gradients, each by its own size
+        return np.mean([np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(values, exact, strict=True)])
+
+    assert error(half) < 1.5 * error(plain)
+
+
+def test_is_for_graphs_and_large_arrays_of_known_size(monkeypatch):
+    taken = []
+    monkeypatch.setattr(fused, "WORTH_COMPILING", 100)
+    tf.function(lambda u: taken.append(fused.applies(u)), autograph=False)(tf.zeros((1, 10, 10)))
+    tf.function(lambda u: taken.append(fused.applies(u)), autograph=False)(tf.zeros((1, 9, 10)))
+    assert taken == [True, False]
+    assert not fused.applies(tf.zeros((1, 10, 10)))  # not in a graph
+    tf.function(
+        lambda u: taken.append(fused.applies(u)), autograph=False, input_signature=[tf.TensorSpec((None, 10, 10))]
+    )(tf.zeros((1, 10, 10)))
+    assert taken[-1] is False
