@@ -40,6 +40,33 @@ def read(path, sample_rate=16_000):
     return waveform
 
 
+def duration(path):
+    """Seconds of sound in a file, by its header. Raises `BadInput` for a file that is missing or unreadable."""
+    return _opened(path, soundfile.info).duration
+
+
+def blocks(path, sample_rate=16_000):
+    """The sound that `read` gives, as a generator of waveforms (samples,) of about a second: for files of any length.
+
+    Short and silent files pass. Raises `BadInput` for a file that is missing, unreadable, empty or not finite; of what
+    lies within the file, when it gets there.
+    """
+    with _opened(path, soundfile.SoundFile) as file:
+        resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")
+        samples, ended = 0, False
+        while not ended:
+            channels = _opened(path, lambda _: file.read(file.samplerate, dtype="float32", always_2d=True))
+            if not np.isfinite(channels).all():
+                raise BadInput(f"{path}: expected finite samples, but the file holds NaN or infinity.")
+            ended = not len(channels)
+            waveform = resampler.resample_chunk(channels.mean(axis=1), last=ended)
+            samples += len(waveform)
+            if len(waveform):
+                yield waveform
+    if not samples:
+        raise BadInput(f"{path}: expected sound, but the file holds no samples at {sample_rate} Hz.")
+
+
 def write(path, waveform, sample_rate=16_000):
     """Writes `waveform` (samples,) whole or not at all, as 16-bit wav; what exceeds full scale is clipped.
 

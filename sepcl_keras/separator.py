@@ -7,6 +7,8 @@ from keras import ops
 from sepcl_keras.files import BadInput
 from sepcl_keras.layers import ScaledDense, TDCNBlock
 
+CONSISTENCY = ("predicted", "uniform", "energy")
+
 
 def mixture_consistency(mixture, sources, weights):
     """Shares out what is missing, so that the sources sum to the mixture.
@@ -22,6 +24,12 @@ def mixture_consistency(mixture, sources, weights):
     return sources + weights[:, :, None] * missing[:, None, :]
 
 
+def energy_weights(sources):
+    """Weights (clips, sources) in proportion to the energy of `sources` (clips, sources, samples); even for silence."""
+    energy = ops.mean(ops.square(sources), axis=-1) + 1e-8  # the original's floor, 80 dB below a full-scale square wave
+    return energy / ops.sum(energy, axis=1, keepdims=True)
+
+
 @keras.saving.register_keras_serializable(package="sepcl_keras")
 class TDCNPlusPlus(keras.Model):
     """Separates mixtures (clips, samples) into channels (clips, sources, samples) that sum to the mixture.
@@ -29,28 +37,33 @@ class TDCNPlusPlus(keras.Model):
     Args:
         num_sources: channels to make, M.
         num_basis: learned basis functions.
-        frame_length, frame_step: of the basis, in samples; the length is a multiple of the step.
+        frame_length, frame_step: of the basis, in samples.
         bottleneck, hidden: features between and inside the blocks.
         kernel_size, dilations, repeats: of the depthwise convolutions; `dilations` are used in each repeat.
         long_skips: add the input of each repeat, through a dense layer of its own, to that of every later one.
+        consistency: how what the sources lack of the mixture is shared out among them: by weights `"predicted"` from
+            the last block's output, `"uniform"`, or in proportion to each source's `"energy"` over time.
+
+    Raises `BadInput` for a step longer than a frame, an unknown consistency, or a mixture of another rank.
 
     Source: the MixIT release of google-research/sound-separation; Kavalerov et al. 2019, Wisdom et al. 2020.
     """
 
     def __init__(
         self, num_sources=2, num_basis=256, frame_length=40, frame_step=20, bottleneck=256, hidden=512,
-        kernel_size=3, dilations=(1, 2, 4, 8, 16, 32, 64, 128), repeats=4, long_skips=False, **kwargs,
+        kernel_size=3, dilations=(1, 2, 4, 8, 16, 32, 64, 128), repeats=4, long_skips=False,
+        consistency="predicted", **kwargs,
     ):  # fmt: skip
         super().__init__(**kwargs)
         self.autocast = False  # the mixture stays float32, so that the channels can sum to it; the layers cast
-        if frame_length % frame_step:
-            raise BadInput(
-                f"TDCNPlusPlus: frame_length={frame_length}; expected a multiple of frame_step={frame_step}."
-            )
+        if not 0 < frame_step <= frame_length:
+            raise BadInput(f"TDCNPlusPlus: frame_step={frame_step}; expected 1 to frame_length={frame_length}.")
+        if consistency not in CONSISTENCY:
+            raise BadInput(f"TDCNPlusPlus: consistency={consistency!r}; expected one of {', '.join(CONSISTENCY)}.")
         self.config = dict(
             num_sources=num_sources, num_basis=num_basis, frame_length=frame_length, frame_step=frame_step,
             bottleneck=bottleneck, hidden=hidden, kernel_size=kernel_size, dilations=tuple(dilations),
-            repeats=repeats, long_skips=long_skips,
+            repeats=repeats, long_skips=long_skips, consistency=consistency,
         )  # fmt: skip
         dense = dict(use_bias=False, dtype=self.dtype_policy)
         self.encoder = keras.layers.Dense(num_basis, activation="relu", name="encoder", **dense)
@@ -67,7 +80,8 @@ class TDCNPlusPlus(keras.Model):
         }
         self.masks = keras.layers.Dense(num_sources * num_basis, activation="sigmoid", name="masks", **dense)
         self.decoder = keras.layers.Dense(frame_length, name="decoder", **dense)
-        self.weighting = keras.layers.Dense(num_sources, name="weighting", **dense)
+        if consistency == "predicted":
+            self.weighting = keras.layers.Dense(num_sources, name="weighting", **dense)
 
     def build(self, input_shape):
         c = self.config
@@ -77,23 +91,31 @@ class TDCNPlusPlus(keras.Model):
         for layer in (*self.blocks, *self.skips.values(), self.masks):
             layer.build(inner)
         self.decoder.build((None, None, None, c["num_basis"]))
-        self.weighting.build((None, c["bottleneck"]))
+        if c["consistency"] == "predicted":
+            self.weighting.build((None, c["bottleneck"]))
+
+    @property
+    def overlap(self):
+        """How many frames cover one sample, away from the ends; their last step may be shorter than the others."""
+        return -(-self.config["frame_length"] // self.config["frame_step"])
 
     def frame(self, waveforms):
         """(clips, samples) to overlapping frames (clips, frames, frame_length), zeros after the end."""
         length, step = self.config["frame_length"], self.config["frame_step"]
         frames = 1 + (ops.shape(waveforms)[-1] - length + step - 1) // step
         frames = ops.maximum(frames, 1) if ops.is_tensor(frames) else max(frames, 1)
-        overlap = length // step
-        hops = frames + overlap - 1
-        padded = ops.pad(waveforms, ((0, 0), (0, length)))[:, : hops * step]
+        hops = frames + self.overlap - 1
+        padded = ops.pad(waveforms, ((0, 0), (0, 2 * self.overlap * step)))[:, : hops * step]
         chunks = ops.reshape(padded, (-1, hops, step))
-        return ops.concatenate([chunks[:, k : k + frames] for k in range(overlap)], axis=-1)
+        whole = ops.concatenate([chunks[:, k : k + frames] for k in range(self.overlap)], axis=-1)
+        return whole[..., :length]
 
     def overlap_add(self, frames, samples):
         """(clips, sources, frames, frame_length) to waveforms (clips, sources, samples)."""
-        step, sources = self.config["frame_step"], self.config["num_sources"]
-        overlap = self.config["frame_length"] // step
+        step, sources, overlap = self.config["frame_step"], self.config["num_sources"], self.overlap
+        rest = overlap * step - self.config["frame_length"]
+        if rest:
+            frames = ops.pad(frames, ((0, 0), (0, 0), (0, 0), (0, rest)))
         chunks = [
             ops.pad(frames[..., k * step : (k + 1) * step], ((0, 0), (0, 0), (k, overlap - 1 - k), (0, 0)))
             for k in range(overlap)
@@ -103,6 +125,8 @@ class TDCNPlusPlus(keras.Model):
 
     def call(self, mixture):
         c = self.config
+        if len(mixture.shape) != 2:
+            raise BadInput(f"TDCNPlusPlus: a mixture of shape {tuple(mixture.shape)}; expected (clips, samples).")
         coefficients = self.encoder(self.frame(mixture))  # (clips, frames, basis)
         x = self.initial(coefficients)  # (clips, frames, bottleneck)
         repeat_inputs = {}
@@ -117,9 +141,15 @@ class TDCNPlusPlus(keras.Model):
         masks = ops.reshape(masks, (-1, ops.shape(masks)[1], c["num_sources"], c["num_basis"]))
         masked = ops.transpose(masks * coefficients[:, :, None], (0, 2, 1, 3))  # (clips, sources, frames, basis)
         sources = self.overlap_add(self.decoder(masked), ops.shape(mixture)[-1])
-        weights = ops.softmax(ops.cast(self.weighting(ops.mean(x, axis=1)), "float32"))
         # In float32 whatever the policy: the sum over channels is the mixture to the last bits.
-        return mixture_consistency(ops.cast(mixture, "float32"), ops.cast(sources, "float32"), weights)
+        mixture, sources = ops.cast(mixture, "float32"), ops.cast(sources, "float32")
+        if c["consistency"] == "predicted":
+            weights = ops.softmax(ops.cast(self.weighting(ops.mean(x, axis=1)), "float32"))
+        elif c["consistency"] == "energy":
+            weights = energy_weights(sources)
+        else:
+            weights = ops.full((1, c["num_sources"]), 1 / c["num_sources"])
+        return mixture_consistency(mixture, sources, weights)
 
     def compute_output_shape(self, input_shape):
         return (input_shape[0], self.config["num_sources"], input_shape[1])
@@ -156,55 +186,3 @@ def start_from_mdct(separator):
     kernel = np.concatenate([cosines, -cosines], axis=1)
     separator.encoder.kernel.assign(kernel)
     separator.decoder.kernel.assign(kernel.T)
-
-
-def _google_names(separator):
-    """The original's variable name → our variable."""
-    names = {}
-
-    def scaled(prefix, layer):
-        names[f"{prefix}/dense/kernel"] = layer.dense.kernel
-        if layer.dense.use_bias:
-            names[f"{prefix}/dense/bias"] = layer.dense.bias
-        names[f"{prefix}/dense_scale/scale_layer"] = layer.scale
-
-    names["conv_encoder/dense/kernel"] = separator.encoder.kernel
-    scaled("initial_dense", separator.initial)
-    for index, block in enumerate(separator.blocks):
-        prefix = f"improved_tdcn/conv_block_{index}/tdcn_block"
-        scaled(f"{prefix}/dense1", block.up)
-        scaled(f"{prefix}/dense2", block.down)
-        for number, layer in ((1, block.first), (2, block.second)):
-            names[f"{prefix}/normact{number}/prelu/prelu"] = layer.slope
-            names[f"{prefix}/normact{number}/instance_norm/gamma"] = layer.gamma
-            names[f"{prefix}/normact{number}/instance_norm/beta"] = layer.beta
-        names[f"{prefix}/timeconv/separable_conv/depthwise_kernel"] = block.convolution.kernel
-        names[f"{prefix}/timeconv/separable_conv/bias"] = block.convolution.bias
-    for pair, layer in separator.skips.items():
-        scaled("improved_tdcn/res_dense_{}_to_{}".format(*pair.split("_")), layer)
-    names["dense/kernel"] = separator.masks.kernel
-    names["conv_decoder/dense_1/kernel"] = separator.decoder.kernel
-    names["mix_weights/dense/kernel"] = separator.weighting.kernel
-    return names
-
-
-def load_google_weights(separator, weights):
-    """Sets a `TDCNPlusPlus` from arrays named as in Google's MixIT release.
-
-    Args:
-        separator: the network, built or not.
-        weights: dict from the original's variable name, for instance `"initial_dense/dense/kernel"`, to array.
-
-    A name that is missing or does not fit is refused before anything is set.
-    """
-    if not separator.built:
-        separator.build((None, None))
-    names = _google_names(separator)
-    for name, variable in names.items():
-        if name not in weights:
-            raise BadInput(f"load_google_weights: {name} is missing; expected an array of shape {variable.shape}.")
-        if np.size(weights[name]) != np.prod(variable.shape):
-            shape = np.shape(weights[name])
-            raise BadInput(f"load_google_weights: {name} has shape {shape}; expected that of {variable.shape}.")
-    for name, variable in names.items():
-        variable.assign(np.reshape(weights[name], variable.shape))

@@ -46,6 +46,40 @@ def test_channels_are_averaged(tmp_path):
     np.testing.assert_allclose(audio.read(tmp_path / "stereo.wav"), (left + right) / 2, atol=1e-7)
 
 
+@pytest.mark.parametrize("rate", (8_000, 16_000, 44_100))
+@pytest.mark.parametrize("seconds", (0.2, 1.0, 2.37))
+def test_in_blocks_the_sound_is_the_same(tmp_path, rate, seconds):
+    sound = np.random.default_rng(0).uniform(-1, 1, (round(seconds * rate), 2))
+    soundfile.write(tmp_path / "a.flac", sound, rate)
+    blocks = list(audio.blocks(tmp_path / "a.flac"))
+    assert max(map(len, blocks)) < 17_000 and min(map(len, blocks)) > 0
+    np.testing.assert_allclose(np.concatenate(blocks), audio.read(tmp_path / "a.flac"), atol=1e-6)
+    assert audio.duration(tmp_path / "a.flac") == pytest.approx(seconds, abs=1e-4)
+
+
+def test_in_blocks_short_and_silent_sounds_pass(tmp_path):
+    for samples in (1, 40_000):
+        soundfile.write(tmp_path / "a.wav", np.zeros(samples), 16_000)
+        np.testing.assert_array_equal(np.concatenate(list(audio.blocks(tmp_path / "a.wav"))), np.zeros(samples))
+
+
+def test_in_blocks_bad_files_are_refused(tmp_path):
+    path = tmp_path / "bad.wav"
+    with pytest.raises(BadInput, match="expected a sound file, but there is none"):
+        next(audio.blocks(path))
+    path.write_bytes(b"nothing of the kind")
+    for reading in (lambda: next(audio.blocks(path)), lambda: audio.duration(path)):
+        with pytest.raises(BadInput, match="expected a readable wav, ogg, flac or mp3 file"):
+            reading()
+    for samples in (0, 1):  # one sample at 44.1 kHz is less than half a sample at 16 kHz
+        soundfile.write(path, np.zeros(samples), 44_100)
+        with pytest.raises(BadInput, match="no samples at 16000 Hz"):
+            list(audio.blocks(path))
+    soundfile.write(path, np.concatenate([tone(1.5), [np.nan]]), 16_000, subtype="FLOAT")
+    with pytest.raises(BadInput, match="expected finite samples"):
+        list(audio.blocks(path))
+
+
 def test_write_then_read_differs_by_16_bits_only(tmp_path):
     waveform = np.random.default_rng(0).uniform(-0.99, 0.99, 8_000).astype(np.float32)
     audio.write(tmp_path / "new" / "a.wav", waveform)
@@ -128,6 +162,7 @@ def test_bad_files_are_named_with_what_was_expected(tmp_path, name, make, reason
     ),
 )
 def test_tensorflow_io_decodes_as_soundfile_does(tmp_path, suffix, subtype):
+    pytest.importorskip("tensorflow_io")
     rng = np.random.default_rng(0)
     stereo = tone(rate=22_050)[:, None] * [1.0, 0.3] + rng.normal(0, 0.01, (11_025, 2))
     path = tmp_path / f"a.{suffix}"
@@ -139,6 +174,7 @@ def test_tensorflow_io_decodes_as_soundfile_does(tmp_path, suffix, subtype):
 
 
 def test_tensorflow_io_reads_within_a_larger_graph(tmp_path):
+    pytest.importorskip("tensorflow_io")
     import tensorflow as tf
 
     soundfile.write(tmp_path / "a.ogg", tone(), 16_000)
