@@ -9,7 +9,7 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup tutorial lab notebooks lint test clean
+.PHONY: help setup tutorial lab notebooks lint test test-latest bench clean
 
 help:
 	@echo "make setup      makes .venv and installs requirements.txt"
@@ -18,17 +18,22 @@ help:
 	@echo "make notebooks  generates notebooks/*.ipynb from notebooks/src/*.py"
 	@echo "make lint       ruff, and whether the notebooks are up to date"
 	@echo "make test       lint, unit tests, notebooks at the smoke profile, regressions at the tiny profile"
+	@echo "make test-latest  unit tests on the newest Keras with TensorFlow, JAX and torch, in .venv-latest"
+	@echo "make bench      speed and memory beside asteroid, into benchmarks/RESULTS.md"
 	@echo "make clean      removes artifacts/"
 
 setup: .venv/installed
 
+.venv/installed: requirements.txt
+.venv-latest/installed: requirements-latest.txt
+
 # The first Python of these that starts and is 3.11 or 3.12 (a shim of a version manager may be there and not start).
-.venv/installed: requirements.txt pyproject.toml
+.venv/installed .venv-latest/installed: pyproject.toml
 	@set -e; for python in python3.12 python3.11 python3 python; do \
 	  if $$python -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then \
-	    echo "Making .venv with $$($$python --version)"; $$python -m venv .venv; break; fi; done; \
-	  test -x $(BIN)/python || { echo "make setup: expected Python 3.11 or 3.12 on the PATH." >&2; exit 1; }
-	$(BIN)/python -m pip install --disable-pip-version-check -r requirements.txt
+	    echo "Making $(@D) with $$($$python --version)"; $$python -m venv $(@D); break; fi; done; \
+	  test -x $(@D)/bin/python || { echo "make: expected Python 3.11 or 3.12 on the PATH." >&2; exit 1; }
+	$(@D)/bin/python -m pip install --disable-pip-version-check -r $(filter %.txt,$^)
 	@touch $@
 
 tutorial: setup
@@ -51,6 +56,19 @@ test: lint
 	rm -rf artifacts/test
 	SEPCL_PROFILE=smoke SEPCL_OUT=$(CURDIR)/artifacts/test $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 -W default notebooks
 	$(BIN)/python -m pytest -s tests/test_tutorial.py
+
+# What no backend touches is tested once. On JAX these tests compile much and compute little: XLA need not optimise.
+LATEST = .venv-latest/bin/python -m pytest tests --ignore=tests/test_tutorial.py
+ONCE = audio build files notebooks profiles run scenes sounds
+
+test-latest: .venv-latest/installed
+	KERAS_BACKEND=tensorflow $(LATEST)
+	KERAS_BACKEND=jax XLA_FLAGS=--xla_backend_optimization_level=0 $(LATEST) $(ONCE:%=--ignore=tests/test_%.py)
+	KERAS_BACKEND=torch $(LATEST) $(ONCE:%=--ignore=tests/test_%.py)
+
+bench: .venv-latest/installed
+	.venv-latest/bin/python -m pip install --disable-pip-version-check --no-deps -r benchmarks/requirements.txt
+	.venv-latest/bin/python benchmarks/run.py
 
 clean:
 	rm -rf artifacts

@@ -2,12 +2,15 @@
 
 from sepcl_keras.augmentation import SpecAugment
 from sepcl_keras.encoder import CNN14, CoincidenceHead, SimilarityHead, load_panns_weights
-from sepcl_keras.evaluation import d_prime, mean_average_precision, query_by_example, si_snr
+from sepcl_keras.evaluation import d_prime, mean_average_precision, query_by_example
 from sepcl_keras.features import LogMel
 from sepcl_keras.files import BadInput
+from sepcl_keras.google import from_google_checkpoint, load_google_weights
 from sepcl_keras.losses import Coincidence, MixIT, NTXent
 from sepcl_keras.profiles import PROFILES, Profile, get_profile
-from sepcl_keras.separator import TDCNPlusPlus, load_google_weights
+from sepcl_keras.recordings import separate_file
+from sepcl_keras.separation import si_snr
+from sepcl_keras.separator import TDCNPlusPlus
 from sepcl_keras.training import ContrastiveModel, SeparationModel
 
 __all__ = [
@@ -26,10 +29,12 @@ __all__ = [
     "SpecAugment",
     "TDCNPlusPlus",
     "d_prime",
+    "from_google_checkpoint",
     "get_profile",
     "load_google_weights",
     "load_panns_weights",
     "mean_average_precision",
     "query_by_example",
+    "separate_file",
     "si_snr",
 ]

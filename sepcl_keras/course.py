@@ -5,9 +5,6 @@ Everything lives in `artifacts/<profile>/<data>/seed<k>/`; each artifact carries
 
 import csv
 import dataclasses
-import os
-import shutil
-import tempfile
 import time
 from pathlib import Path
 
@@ -16,14 +13,16 @@ import numpy as np
 
 from sepcl_keras import evaluation, processors, training
 from sepcl_keras.backend import inference, keep_memory, make_repeatable
+from sepcl_keras.checkpoint import atomic_folder
 from sepcl_keras.features import PATCH_FRAMES, LogMel
 from sepcl_keras.files import ROOT, BadInput, fingerprint, read_json, write_json
 from sepcl_keras.profiles import get_profile
 from sepcl_keras.scenes import SPLITS, Scenes, open_bank
+from sepcl_keras.separation import evaluate_separation
 
 # What an artifact depends on besides sizes and seeds: the code that makes it. (A made bank adds sounds.py itself.)
 DATA_CODE = ("audio", "scenes", "features")
-SEPARATOR_CODE = (*DATA_CODE, "layers", "separator", "losses", "training", "backend")
+SEPARATOR_CODE = (*DATA_CODE, "fused", "layers", "separator", "losses", "training", "checkpoint", "backend")
 ENCODER_CODE = (*SEPARATOR_CODE, "processors", "augmentation", "encoder")
 MAIN_ROW = "S2∨F∨N joint"  # the best of the slides' Table 4: what notebook 07 trains at full length
 
@@ -114,8 +113,9 @@ class Course:
     def load_or_train(self, name, definition, make, load):
         """What `load(folder)` gives: from the artifact `name` if it is there and fits, else after `make(folder)`.
 
-        `definition` is what the artifact depends on; `make` fills an empty folder, which takes its name only when it
-        is whole, and returns what to keep beside it, such as a training history. Returns (loaded, that).
+        `definition` is what the artifact depends on; `make` fills a folder, which takes its name only when it is
+        whole, and returns what to keep beside it, such as a training history. The folder is empty, or as a run that
+        was stopped left it with a training's checkpoint, from which the training goes on. Returns (loaded, that).
         """
         mark = fingerprint(definition)
         if (name, mark) in self._kept:
@@ -126,18 +126,14 @@ class Course:
             print(f"{name}: loaded from {self._shown(folder)}.")
         else:
             print(f"{name}: not made yet with these settings; making it now.", flush=True)
-            folder.parent.mkdir(parents=True, exist_ok=True)
             began = time.perf_counter()
-            with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-                part = Path(temporary) / "part"
-                part.mkdir()
-                history = make(part)
-                seconds = round(time.perf_counter() - began, 1)
-                content = {"fingerprint": mark, "definition": definition, "seconds": seconds, "history": history}
-                write_json(part / "manifest.json", content)
-                shutil.rmtree(folder, ignore_errors=True)
-                os.replace(part, folder)
-            print(f"{name}: made in {seconds:.0f} s, kept in {self._shown(folder)}.")
+            with atomic_folder(folder, mark) as part:
+                if not (part / "manifest.json").exists():  # it is there where a run was stopped right at the end
+                    history = make(part)
+                    seconds = round(time.perf_counter() - began, 1)
+                    content = {"fingerprint": mark, "definition": definition, "seconds": seconds, "history": history}
+                    write_json(part / "manifest.json", content)
+            print(f"{name}: made in {time.perf_counter() - began:.0f} s, kept in {self._shown(folder)}.")
         try:
             self._kept[name, mark] = (load(folder), read_json(manifest)["history"])
         except (OSError, ValueError, KeyError) as error:
@@ -162,8 +158,8 @@ class Course:
         p = self.profile
         sizes = (p.separator_seconds, p.separator_batch, p.separator_learning_rate)
         return self._data_definition() | {
-            "separator": p.separator, "sizes": sizes, "steps": p.snapshot_steps, "seed": self.seed,
-            "code": code(SEPARATOR_CODE),
+            "separator": p.separator, "start": p.separator_start, "sizes": sizes, "steps": p.snapshot_steps,
+            "seed": self.seed, "code": code(SEPARATOR_CODE),
         }  # fmt: skip
 
     def log_mel(self, split):
@@ -216,7 +212,7 @@ class Course:
             views = self.views()
             encoder, history = training.pretrain(
                 lambda steps: processors.ViewPairs(views, row.pairing, row.processors, p.batch_size, steps, seed),
-                seed=seed, verbose=verbose, **size, **objective,
+                seed=seed, verbose=verbose, folder=folder, **size, **objective,
             )  # fmt: skip
             encoder.save(folder / "encoder.keras")
             return history
@@ -234,7 +230,7 @@ class Course:
 
         def make(folder):
             encoder, history = training.train_supervised(
-                self.log_mel("train"), self.scenes["train"].labels, p, self.seed
+                self.log_mel("train"), self.scenes["train"].labels, p, self.seed, folder
             )
             encoder.save(folder / "encoder.keras")
             return history
@@ -286,20 +282,12 @@ class Course:
             "chance": float(labels["test"][:, labels["test"].any(axis=0)].mean()),
         }
 
-    def separation(self, separator, scenes=None, most=100):
-        """SI-SNR improvement in dB (scenes,) on test scenes of two events, best permutation; at most `most` scenes."""
-        scenes = scenes or self.scenes["test"]
-        chosen = [scenes[int(i)] for i in np.flatnonzero(scenes.number_of_events == 2)[:most]]
-        channels = processors.separate(separator, np.stack([scene.mixture for scene in chosen]))
-        return np.array(
-            [
-                evaluation.si_snr_improvement(scene.sources, estimates, scene.mixture)
-                for scene, estimates in zip(chosen, channels, strict=True)
-            ]
-        )
+    def separation(self, separators=None, most=100):
+        """`evaluate_separation` of these separators, else of all snapshots, on at most so many test scenes a number."""
+        return evaluate_separation(separators or self.snapshots()[0], self.scenes["test"], most)
 
     def _results_mark(self):
-        definition = self._separator_definition() | {"code": code((*ENCODER_CODE, "evaluation"))}
+        definition = self._separator_definition() | {"code": code((*ENCODER_CODE, "separation", "evaluation"))}
         return fingerprint(definition | {"profile": dataclasses.asdict(self.profile)})
 
     def record(self, number, **results):

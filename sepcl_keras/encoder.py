@@ -47,7 +47,8 @@ class ConvBlock(keras.layers.Layer):
     def call(self, x, training=None):
         x = ops.relu(self.bn1(self.conv1(x), training=training))
         x = ops.relu(self.bn2(self.conv2(x), training=training))
-        return ops.average_pool(x, self.pool) if self.pool > 1 else x
+        # The stride is said although it is the default: Keras on JAX takes none for all dimensions' and fails.
+        return ops.average_pool(x, self.pool, self.pool) if self.pool > 1 else x
 
     def get_config(self):
         return super().get_config() | {"filters": self.filters, "pool": self.pool}

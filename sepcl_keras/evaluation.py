@@ -1,22 +1,20 @@
-"""Numbers that say how good: average precision, d′, query by example, SI-SNR, and the classifiers on frozen embeddings.
+"""Numbers that say how good: average precision, d′, query by example, and the classifiers on frozen embeddings.
 
 `labels` are multi-hot (clips, classes) with zeros and ones, `scores` (clips, classes) any finite numbers, the
 larger the surer. Metrics are computed in double precision; equal scores share one rank, as in scikit-learn. Shapes
-that do not fit, labels without a single positive, NaN in embeddings, scores or waveforms: BadInput names the argument.
+that do not fit, labels without a single positive, NaN in embeddings or scores: BadInput names the argument.
 """
 
 import keras
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 from scipy.special import ndtri
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
-from sepcl_keras.files import BadInput
+from sepcl_keras.files import BadInput, numbers
 
 AUC_MARGIN = 1e-6  # a perfect AUC would be an infinite d′; this limit is 6.72
-SI_SNR_LIMIT = 100.0  # dB; keeps perfect and silent signals finite
 BATCH = 512  # windows in training
 SCORING_BATCH = 16_384  # windows at once when scoring: bounds memory, seldom splits
 MOST_EPOCHS = 60
@@ -25,19 +23,8 @@ LEARNING_RATE = 1e-3
 PROBE_C = 0.1  # inverse strength of the L2 penalty; fixed, so that a probe has nothing to tune and compares fairly
 
 
-def _numbers(name, values, axes, dtype=np.float64):
-    """`values` as a finite array with the named `axes`, or BadInput."""
-    values = np.asarray(values)
-    if values.ndim != len(axes) or 0 in values.shape:
-        raise BadInput(f"{name} of shape {values.shape}: expected ({', '.join(axes)}), none of them empty.")
-    values = values.astype(dtype, copy=False)
-    if not np.isfinite(values).all():
-        raise BadInput(f"{name} with NaN or infinity: expected finite numbers only.")
-    return values
-
-
 def _multi_hot(name, labels):
-    labels = _numbers(name, labels, ("clips", "classes"))
+    labels = numbers(name, labels, ("clips", "classes"))
     if not np.isin(labels, (0.0, 1.0)).all():
         raise BadInput(f"{name} with other values than 0 and 1: expected multi-hot (clips, classes).")
     if not labels.any():
@@ -46,7 +33,7 @@ def _multi_hot(name, labels):
 
 
 def _pair(labels, scores):
-    labels, scores = _multi_hot("labels", labels), _numbers("scores", scores, ("clips", "classes"))
+    labels, scores = _multi_hot("labels", labels), numbers("scores", scores, ("clips", "classes"))
     if labels.shape != scores.shape:
         raise BadInput(f"scores of shape {scores.shape}: expected {labels.shape}, the shape of the labels.")
     return labels, scores
@@ -98,8 +85,8 @@ def query_by_example(positives, negatives):
     Pairs (positive i, positive j), i < j, are relevant; pairs (positive, negative) are not. Cosines equal to twelve
     decimals are ties, so that equal embeddings (a collapsed encoder) score exactly chance: relevant pairs / pairs.
     """
-    positives = _numbers("positives", positives, ("clips", "d"))
-    negatives = _numbers("negatives", negatives, ("clips", "d"))
+    positives = numbers("positives", positives, ("clips", "d"))
+    negatives = numbers("negatives", negatives, ("clips", "d"))
     if len(positives) < 2 or positives.shape[1] != negatives.shape[1]:
         raise BadInput(f"positives {positives.shape}, negatives {negatives.shape}: expected (P ≥ 2, d) and (Q, d).")
     positives, negatives = _unit(positives), _unit(negatives)
@@ -123,7 +110,7 @@ def query_by_example_map(embeddings, labels, seed=0, most=100):
         dict: `map`, `chance` (the mean over the same classes of relevant pairs / pairs) and `per_class` (classes,), NaN
         for a class with fewer than two positives or without negatives.
     """
-    embeddings, labels = _numbers("embeddings", embeddings, ("clips", "d")), _multi_hot("labels", labels)
+    embeddings, labels = numbers("embeddings", embeddings, ("clips", "d")), _multi_hot("labels", labels)
     if len(embeddings) != len(labels):
         raise BadInput(f"labels with {len(labels)} clips: expected {len(embeddings)}, as in the embeddings.")
     per_class, chance = np.full((2, labels.shape[1]), np.nan)
@@ -143,52 +130,6 @@ def query_by_example_map(embeddings, labels, seed=0, most=100):
     return dict(map=float(np.nanmean(per_class)), chance=float(np.nanmean(chance)), per_class=per_class)
 
 
-def _centred(name, waveforms):
-    """Waveforms (..., samples) without their mean; what is constant up to rounding becomes exactly zero."""
-    waveforms = np.asarray(waveforms, np.float64)
-    if waveforms.ndim < 1 or not waveforms.size or not np.isfinite(waveforms).all():
-        raise BadInput(f"{name} of shape {waveforms.shape}: expected finite samples (..., samples), at least one.")
-    centred = waveforms - waveforms.mean(axis=-1, keepdims=True)
-    silent = np.abs(centred).max(axis=-1, keepdims=True) <= 1e-12 * np.abs(waveforms).max(axis=-1, keepdims=True)
-    return np.where(silent, 0.0, centred)
-
-
-def si_snr(reference, estimate):
-    """Scale-invariant signal-to-noise ratio in dB (...,) of waveforms (..., samples); leading axes broadcast.
-
-    Means are removed; the part of the estimate along the reference is signal, the rest noise. Limited to ±100 dB: a
-    perfect estimate has +100; an estimate without anything of the reference has −100, and so has every pair with a
-    silent (constant) reference or estimate.
-    """
-    reference, estimate = _centred("reference", reference), _centred("estimate", estimate)
-    leading = zip(reference.shape[-2::-1], estimate.shape[-2::-1], strict=False)
-    if reference.shape[-1] != estimate.shape[-1] or any(a != b and 1 not in (a, b) for a, b in leading):
-        raise BadInput(f"estimate of shape {estimate.shape}: expected one that fits the reference's {reference.shape}.")
-    direction, estimate = _unit(reference), _unit(estimate)
-    along = np.sum(estimate * direction, axis=-1, keepdims=True)
-    signal = np.sum(np.square(along * direction), axis=-1)
-    noise = np.sum(np.square(estimate - along * direction), axis=-1)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        decibels = 10.0 * np.log10(signal / noise)
-    # 0 / 0 is silence: nothing of the reference was found.
-    return np.clip(np.where(np.isnan(decibels), -SI_SNR_LIMIT, decibels), -SI_SNR_LIMIT, SI_SNR_LIMIT)
-
-
-def si_snr_improvement(references, estimates, mixture):
-    """SI-SNR in dB that estimates gain over the mixture (samples,): mean over sources, under the best permutation.
-
-    References are (sources, samples), estimates (channels, samples); channels left over do not count.
-    """
-    references = _numbers("references", references, ("sources", "samples"))
-    estimates = _numbers("estimates", estimates, ("channels", "samples"))
-    mixture = _numbers("mixture", mixture, ("samples",))
-    if len(estimates) < len(references):
-        raise BadInput(f"estimates with {len(estimates)} channels: expected at least {len(references)}, one a source.")
-    pairwise = si_snr(references[:, None], estimates[None])  # (sources, channels)
-    best = linear_sum_assignment(pairwise, maximize=True)
-    return float(np.mean(pairwise[best]) - np.mean(si_snr(references, mixture)))
-
-
 def _statistics(features):
     """Mean and deviation (d,) of rows (n, d); a feature that never changes has deviation 1 and so stays near zero."""
     mean, deviation = features.mean(axis=0, dtype=np.float64), features.std(axis=0, dtype=np.float64)
@@ -206,7 +147,7 @@ def linear_probe(train, train_labels, test):
     Features are standardised by `train`; the L2 penalty is fixed (C = 0.1). A class that is the same for all training
     clips gets that value, 0 or 1, as its score everywhere.
     """
-    train, test = _numbers("train", train, ("clips", "d")), _numbers("test", test, ("clips", "d"))
+    train, test = numbers("train", train, ("clips", "d")), numbers("test", test, ("clips", "d"))
     train_labels = _multi_hot("train_labels", train_labels)
     _same("train_labels", len(train_labels), len(train), "clips")
     _same("test", test.shape[1], train.shape[1], "features")
@@ -244,7 +185,7 @@ def shallow_classifier(train, labels, validation, validation_labels, test, seed,
     epoch's weights score `test`.
     """
     train, validation, test = (
-        _numbers(name, values, ("clips", "windows", "d"), np.float32)
+        numbers(name, values, ("clips", "windows", "d"), np.float32)
         for name, values in (("train", train), ("validation", validation), ("test", test))
     )
     labels, validation_labels = _multi_hot("labels", labels), _multi_hot("validation_labels", validation_labels)

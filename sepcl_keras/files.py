@@ -8,6 +8,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+import numpy as np
 from tqdm import tqdm
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -17,25 +18,48 @@ class BadInput(ValueError):
     """Something the reader gave cannot be used; the message is one sentence with its name and what was expected."""
 
 
+def numbers(name, values, axes, dtype=np.float64):
+    """`values` as a finite array with the named `axes`, none of them empty, or `BadInput`."""
+    values = np.asarray(values)
+    if values.ndim != len(axes) or 0 in values.shape:
+        raise BadInput(f"{name} of shape {values.shape}: expected ({', '.join(axes)}), none of them empty.")
+    values = values.astype(dtype, copy=False)
+    if not np.isfinite(values).all():
+        raise BadInput(f"{name} with NaN or infinity: expected finite numbers only.")
+    return values
+
+
+@contextlib.contextmanager
+def writing(path):
+    """Inside, what the file system refuses (no room, no right) is BadInput with the name of `path`."""
+    try:
+        yield
+    except OSError as error:
+        reason = error.strerror or error
+        raise BadInput(f"{path}: cannot be written ({reason}); expected a folder with room that is ours.") from None
+
+
 @contextlib.contextmanager
 def atomic(path):
     """Gives a temporary path beside `path`, moved onto it at the end; on an error `path` stays as before.
 
-    The temporary name keeps the suffix, because Keras and NumPy choose a format by it.
+    The temporary name keeps the suffix, because Keras and NumPy choose a format by it. A full disk, or a folder that
+    cannot be written, is BadInput.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
-    # mkstemp makes private files; what the reader keeps should follow the folder's usual rights.
-    mask = os.umask(0)
-    os.umask(mask)
-    try:
-        os.chmod(name, 0o666 & ~mask)
-        yield Path(name)
-        os.replace(name, path)
-    finally:
-        Path(name).unlink(missing_ok=True)
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        # mkstemp makes private files; what the reader keeps should follow the folder's usual rights.
+        mask = os.umask(0)
+        os.umask(mask)
+        try:
+            os.chmod(name, 0o666 & ~mask)
+            yield Path(name)
+            os.replace(name, path)
+        finally:
+            Path(name).unlink(missing_ok=True)
 
 
 def write_json(path, content):

@@ -17,6 +17,7 @@ class Profile:
     sample_rate: int = 16_000
     # separator
     separator: dict = dataclasses.field(default_factory=dict)  # keywords of TDCNPlusPlus
+    separator_start: str = "mdct"  # of its basis: "mdct", cosines that rebuild any signal, or "random", the original's
     separator_seconds: float = 2.0  # length of the crops that are mixed
     separator_batch: int = 16  # crops in a batch; half as many mixtures of mixtures
     separator_learning_rate: float = 2e-3
@@ -68,7 +69,7 @@ PROFILES = {
             events_per_class=dict(train=40, validation=12, test=20),
             scenes=dict(train=1200, validation=240, test=400),
             separator=_SMALL_SEPARATOR | dict(num_basis=256, bottleneck=96, hidden=192),
-            snapshot_steps=dict(N=0, F=20, S1=150, S2=900),
+            snapshot_steps=dict(N=0, F=20, S1=150, S2=2400),
         ),
     )
 }

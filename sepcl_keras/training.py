@@ -6,9 +6,10 @@ from keras import ops
 
 from sepcl_keras.augmentation import SpecAugment
 from sepcl_keras.backend import compile_with_xla, make_repeatable
+from sepcl_keras.checkpoint import Checkpoint, Record, digest
 from sepcl_keras.encoder import CNN14, CoincidenceHead, SimilarityHead
 from sepcl_keras.features import PATCH_FRAMES
-from sepcl_keras.files import BadInput
+from sepcl_keras.files import BadInput, atomic
 from sepcl_keras.losses import Coincidence, MixIT, NTXent
 from sepcl_keras.separator import TDCNPlusPlus, start_from_mdct
 
@@ -39,6 +40,7 @@ class SeparationModel(TensorFlowStep, keras.Model):
 
     def __init__(self, separator, max_snr=30.0, **kwargs):
         super().__init__(**kwargs)
+        self.autocast = False  # in mixed precision too, mixtures and references are summed in float32
         self.separator, self.mixit = separator, MixIT(max_snr)
         # The loss moves with the level of what a batch holds; the signal-to-noise ratio of the best remix does not.
         self.snr_tracker = keras.metrics.Mean(name="snr")
@@ -150,59 +152,82 @@ class Snapshots(keras.callbacks.Callback):
 
     def _save(self, step):
         for name in (name for name, at in self.steps.items() if at == step):
-            self.separator.save(self.folder / f"{name}.keras")
+            _ = self.model  # asking for it makes JAX put the trained values back into the variables
+            with atomic(self.folder / f"{name}.keras") as temporary:
+                self.separator.save(temporary)
 
-    def on_train_begin(self, logs=None):
-        self._save(0)
-
-    def on_train_batch_end(self, batch, logs=None):
-        self._save(int(self.model.optimizer.iterations))
-
-
-class FirstLosses(keras.callbacks.Callback):
-    """Keeps the losses of the first ten steps: what two runs of one seed are compared by."""
-
-    def on_train_begin(self, logs=None):
-        self.losses, self._total = [], 0.0
+    def on_epoch_begin(self, epoch, logs=None):
+        self.before = epoch * self.params["steps"]
+        if epoch == 0:
+            self._save(0)
 
     def on_train_batch_end(self, batch, logs=None):
-        if len(self.losses) < 10 and batch == len(self.losses):
-            total = float(logs["loss"]) * (batch + 1)  # Keras logs the mean over the epoch so far
-            self.losses.append(total - self._total)
-            self._total = total
+        self._save(self.before + batch + 1)
 
 
-def fit(model, batches, steps, learning_rate, loss=None, callbacks=(), verbose=2):
+def learning_rates(peak, steps, warmup):
+    """The schedule: from a tenth of the peak straight up to it, then by a cosine down to a hundredth of it."""
+    return keras.optimizers.schedules.CosineDecay(
+        peak / 10, max(1, steps - warmup), 0.01, warmup_target=peak, warmup_steps=warmup
+    )
+
+
+def fit(model, batches, steps, learning_rate, loss=None, callbacks=(), verbose=2, folder=None, definition=None):
     """Trains by Adam with a short warm-up and a cosine decay, and says how it went.
 
-    `steps` are rounded up to whole epochs; `batches` is a function of the number of steps in an epoch. Returns a dict
-    of lists: `first_losses` and, for each epoch, `step`, `loss` and the model's other metrics.
+    Args:
+        model: a `keras.Model`. loss: its loss, unless its `compute_loss` is the objective.
+        batches: a function of the number of steps in an epoch to a `PyDataset`, whose batches are a function of its
+            `epoch`, where it has one, and the step.
+        steps: updates, rounded up to whole epochs.
+        learning_rate: its peak.
+        callbacks, verbose: as in Keras' `fit`.
+        folder: where a checkpoint is kept, or None. A training that was stopped, in whatever way, goes on from there
+            when it is started again, and ends where one never stopped would. The file is the caller's to remove.
+        definition: dict that tells this training from others which might have left a checkpoint there.
+
+    Returns a dict of lists: `first_losses` and, for each epoch, `step`, `loss` and the model's other metrics.
     """
     epochs = -(-steps // STEPS_IN_EPOCH)
     in_epoch = -(-steps // epochs)
-    warmup = max(1, steps // 20)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        learning_rate / 10, max(1, epochs * in_epoch - warmup), 0.01, warmup_target=learning_rate, warmup_steps=warmup
-    )
+    schedule = learning_rates(learning_rate, epochs * in_epoch, max(1, steps // 20))
     optimizer = keras.optimizers.Adam(schedule, global_clipnorm=5.0)
-    model.compile(optimizer, loss, jit_compile=compile_with_xla(model))
-    data, first = batches(in_epoch), FirstLosses()
+    model.compile(optimizer, loss, jit_compile=compile_with_xla())
+    data, record, done = batches(in_epoch), Record(), 0
+    first = data[0]
     # Built here, or TensorFlow would trace the first step twice: the second time because it made variables.
-    model(data[0][0], training=False)
-    optimizer.build(model.trainable_variables)
-    history = model.fit(data, epochs=epochs, verbose=verbose, shuffle=False, callbacks=[first, *callbacks]).history
-    history = {name: [float(value) for value in values] for name, values in history.items()}
-    if not np.isfinite(history["loss"]).all():
-        raise BadInput(f"training diverged: the loss is not finite; expected a learning rate below {learning_rate}.")
-    return {"first_losses": first.losses, "step": [in_epoch * (epoch + 1) for epoch in range(epochs)]} | history
+    model(first[0], training=False)
+    model.optimizer.build(model.trainable_variables)  # under mixed_float16 a wrapper of ours, which scales the loss
+    callbacks = [record, *callbacks]
+    if folder is not None:
+        definition = (definition or {}) | {
+            "model": type(model).__name__, "steps": steps, "learning_rate": float(learning_rate),
+            "first_batch": digest(first),
+        }  # fmt: skip
+        checkpoint = Checkpoint(model, folder, definition, record)
+        done = checkpoint.restore()
+        if done:
+            print(f"resumed at step {done * in_epoch} of {epochs * in_epoch}", flush=True)
+            if hasattr(data, "epoch"):
+                data.epoch += done
+        callbacks.append(checkpoint)
+    model.fit(data, initial_epoch=done, epochs=epochs, verbose=verbose, shuffle=False, callbacks=callbacks)
+    steps_done = [in_epoch * (epoch + 1) for epoch in range(epochs)]
+    return {"first_losses": record.first_losses, "step": steps_done} | record.history
 
 
 def train_separator(mixtures, profile, seed, folder):
-    """Trains the profile's TDCN++ on mixtures (clips, samples), saves snapshots in `folder`, returns the history."""
+    """Trains the profile's TDCN++ on mixtures (clips, samples) and returns the history.
+
+    `folder` gets the snapshots and the checkpoint; a training that was stopped there goes on.
+    """
     make_repeatable(seed)
     separator = TDCNPlusPlus(**profile.separator)
     separator.build((None, None))
-    start_from_mdct(separator)
+    if profile.separator_start == "mdct":
+        start_from_mdct(separator)
+    elif profile.separator_start != "random":
+        raise BadInput(f"separator_start={profile.separator_start!r}: expected 'mdct' or 'random'.")
     crop = round(profile.separator_seconds * profile.sample_rate)
     snapshots = Snapshots(separator, profile.snapshot_steps, folder)
     return fit(
@@ -211,6 +236,8 @@ def train_separator(mixtures, profile, seed, folder):
         profile.snapshot_steps["S2"],
         profile.separator_learning_rate,
         callbacks=[snapshots],
+        folder=folder,
+        definition={"sizes": profile.separator, "start": profile.separator_start, "seed": seed},
     )
 
 
@@ -222,15 +249,22 @@ def new_encoder(embedding_dim, width, seed):
     return encoder
 
 
-def pretrain(pairs, embedding_dim, width, steps, learning_rate, seed, similarity, coincidence, spec_augment, verbose=2):
-    """Trains a new encoder by contrast; returns it and the history. `pairs`: a function of steps to a `ViewPairs`."""
+def pretrain(
+    pairs, embedding_dim, width, steps, learning_rate, seed, similarity, coincidence, spec_augment, verbose=2,
+    folder=None,
+):  # fmt: skip
+    """Trains a new encoder by contrast; returns it and the history.
+
+    `pairs`: a function of steps to a `ViewPairs`. `folder`: as in `fit`.
+    """
     encoder = new_encoder(embedding_dim, width, seed)
     augmentation = SpecAugment(seed=seed) if spec_augment else None
     model = ContrastiveModel(encoder, similarity, coincidence, augmentation=augmentation)
-    return encoder, fit(model, pairs, steps, learning_rate, verbose=verbose)
+    weights = {"similarity": similarity, "coincidence": coincidence, "seed": seed}
+    return encoder, fit(model, pairs, steps, learning_rate, verbose=verbose, folder=folder, definition=weights)
 
 
-def train_supervised(log_mel, labels, profile, seed):
+def train_supervised(log_mel, labels, profile, seed, folder=None):
     """The ceiling: the same encoder, crops and SpecAugment, but trained on the labels. Returns encoder and history."""
     encoder = new_encoder(profile.embedding_dim, profile.width, seed)
     model = keras.Sequential(
@@ -242,5 +276,7 @@ def train_supervised(log_mel, labels, profile, seed):
         profile.supervised_steps,
         profile.learning_rate,
         loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        folder=folder,
+        definition={"seed": seed},
     )
     return encoder, history

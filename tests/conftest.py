@@ -34,7 +34,7 @@ def in_a_fresh_process(tmp_path):
             "model = keras.saving.load_model(sys.argv[1])\n"
             "inputs = list(np.load(sys.argv[2]).values())\n"
             "output = model(*inputs) if len(inputs) == 1 else model(inputs)\n"
-            "np.save(sys.argv[3], np.asarray(output))\n"
+            "np.save(sys.argv[3], keras.ops.convert_to_numpy(output))\n"
         )
         arguments = [path, tmp_path / "inputs.npz", tmp_path / "output.npy"]
         subprocess.run([sys.executable, "-c", program, *map(str, arguments)], check=True)

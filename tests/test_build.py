@@ -4,8 +4,9 @@ import importlib.util
 import json
 from pathlib import Path
 
-import nbformat
 import pytest
+
+nbformat = pytest.importorskip("nbformat")
 
 FILE = Path(__file__).resolve().parents[1] / "notebooks" / "build.py"
 SOURCE = """\

@@ -20,8 +20,6 @@ from sepcl_keras.evaluation import (
     query_by_example,
     query_by_example_map,
     shallow_classifier,
-    si_snr,
-    si_snr_improvement,
 )
 from sepcl_keras.files import BadInput
 
@@ -207,85 +205,6 @@ def test_bad_queries_are_named():
         query_by_example_map(np.ones((4, 2)), np.eye(3))
     with pytest.raises(BadInput, match="no class has two positives"):
         query_by_example_map(np.ones((3, 2)), np.eye(3))
-
-
-# --- SI-SNR
-
-
-def tones(*cycles, samples=800):
-    return np.stack([np.sin(2 * np.pi * c * np.arange(samples) / samples) for c in cycles]).astype("float32")
-
-
-def test_si_snr_by_hand():
-    signal, noise = tones(5, 9)  # orthogonal, equal energy
-    assert si_snr(signal, signal + 0.1 * noise) == pytest.approx(20.0, abs=1e-4)
-    assert si_snr(signal, signal + noise) == pytest.approx(0.0, abs=1e-4)
-    # A correlation of 1/2: a quarter of the energy along the reference, three quarters beside it.
-    assert si_snr([1, -1, 0, 0], [1, 0, 0, -1]) == pytest.approx(10 * np.log10(1 / 3))
-
-
-def test_si_snr_ignores_scale_sign_and_offset():
-    rng = np.random.default_rng(0)
-    reference, estimate = rng.standard_normal((2, 500))
-    expected = si_snr(reference, estimate)
-    for scale in (1e-6, -3.0, 1e4):
-        assert si_snr(reference, scale * estimate + 0.7 * scale) == pytest.approx(expected, abs=1e-6)
-        assert si_snr(scale * reference - 5 * scale, estimate) == pytest.approx(expected, abs=1e-6)
-
-
-def test_si_snr_broadcasts_leading_axes():
-    rng = np.random.default_rng(0)
-    references, estimates = rng.standard_normal((2, 3, 50)), rng.standard_normal((2, 3, 50))
-    found = si_snr(references, estimates)
-    assert found.shape == (2, 3)
-    assert found[1, 2] == pytest.approx(si_snr(references[1, 2], estimates[1, 2]), abs=1e-12)
-    assert si_snr(references[0, :, None], estimates[0, None]).shape == (3, 3)
-
-
-def test_si_snr_stays_finite():
-    tone = tones(5)[0]
-    constant = np.full(len(tone), 0.3)  # less its mean it is not quite zero: the mean is rounded
-    for silent in (np.zeros_like(tone), constant):
-        assert si_snr(silent, tone) == si_snr(tone, silent) == si_snr(silent, silent) == -100.0
-    assert si_snr(tone, tone) == 100.0
-
-
-def test_si_snr_improvement_finds_the_best_permutation():
-    references = tones(5, 9, 14)
-    mixture = references.sum(axis=0)  # each source against two others: -3.01 dB
-    estimates = references + 0.1 * tones(21, 22, 23)  # 20 dB each
-    for order in itertools.permutations(range(3)):
-        found = si_snr_improvement(references, estimates[list(order)], mixture)
-        assert found == pytest.approx(20 + 10 * np.log10(2), abs=1e-3)
-    spare = np.concatenate([tones(30), estimates])
-    assert si_snr_improvement(references, spare, mixture) == pytest.approx(20 + 10 * np.log10(2), abs=1e-3)
-
-
-def test_the_mixture_itself_improves_nothing():
-    references = tones(5, 9)
-    mixture = references.sum(axis=0)
-    assert si_snr_improvement(references, np.stack([mixture, mixture]), mixture) == pytest.approx(0.0, abs=1e-9)
-
-
-def test_permutation_is_the_best_of_all():
-    rng = np.random.default_rng(0)
-    references, estimates, mixture = rng.standard_normal((3, 40)), rng.standard_normal((3, 40)), rng.standard_normal(40)
-    every = [np.mean(si_snr(references, estimates[list(p)])) for p in itertools.permutations(range(3))]
-    expected = max(every) - np.mean(si_snr(references, mixture))
-    assert si_snr_improvement(references, estimates, mixture) == pytest.approx(expected, abs=1e-12)
-
-
-def test_bad_waveforms_are_named():
-    with pytest.raises(BadInput, match=r"estimate of shape \(7,\)"):
-        si_snr(np.ones(8), np.ones(7))
-    with pytest.raises(BadInput, match=r"estimate of shape \(3, 8\)"):
-        si_snr(np.ones((2, 8)), np.ones((3, 8)))
-    with pytest.raises(BadInput, match="reference of shape"):
-        si_snr([1.0, np.nan], [1.0, 2.0])
-    with pytest.raises(BadInput, match="estimates with 1 channels: expected at least 2"):
-        si_snr_improvement(tones(1, 2), tones(1), tones(1)[0])
-    with pytest.raises(BadInput, match="mixture of shape"):
-        si_snr_improvement(tones(1, 2), tones(1, 2), tones(1))
 
 
 # --- classifiers

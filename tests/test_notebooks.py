@@ -4,15 +4,15 @@ import ast
 import re
 import sys
 
-import nbformat
 import numpy as np
 import pytest
 
-from sepcl_keras import notebook
 from sepcl_keras.files import ROOT, BadInput
 
+nbformat = pytest.importorskip("nbformat")
+notebook = pytest.importorskip("sepcl_keras.notebook")
 sys.path.insert(0, str(ROOT / "notebooks"))
-import build
+build = pytest.importorskip("build")
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 NAMES = [path.stem for path in NOTEBOOKS]

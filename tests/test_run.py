@@ -4,9 +4,9 @@ import importlib.util
 import logging
 from pathlib import Path
 
-import nbformat
 import pytest
-from nbclient.exceptions import DeadKernelError
+
+nbformat, nbclient = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
 
 FILE = Path(__file__).resolve().parents[1] / "notebooks" / "run.py"
 PARAMETERS = 'PROFILE = "tiny"\nDATA = "made"\nSEED = 0\nOUT = None'
@@ -127,7 +127,7 @@ def test_failure_names_notebook_cell_reason_and_how_to_go_on(run, folder, tmp_pa
 
 def test_a_dead_kernel_is_explained(run, folder, tmp_path, capsys, monkeypatch):
     def die(*arguments, **options):
-        raise DeadKernelError("Kernel died")
+        raise nbclient.exceptions.DeadKernelError("Kernel died")
 
     monkeypatch.setattr(run.papermill, "execute_notebook", die)
     assert run.main(["--profile", "smoke", "--out", str(tmp_path / "out")], folder) == 1

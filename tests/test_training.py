@@ -6,8 +6,10 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from keras.ops import convert_to_numpy as to_numpy
 
 from sepcl_keras import training
+from sepcl_keras.augmentation import SpecAugment
 from sepcl_keras.encoder import CNN14
 from sepcl_keras.files import BadInput
 from sepcl_keras.losses import Coincidence, MixIT, NTXent
@@ -32,10 +34,10 @@ def test_the_contrastive_loss_is_the_weighted_sum_of_its_tasks(weights):
     outputs = model(views, training=True)
     expected = 0.0
     if weights[0]:
-        expected += weights[0] * float(NTXent(0.2)(*outputs["z"]))
+        expected += weights[0] * to_numpy(NTXent(0.2)(*outputs["z"]))
     if weights[1]:
-        expected += weights[1] * float(Coincidence()(np.zeros((6, 6)), outputs["logits"]))
-    assert float(model.compute_loss(views, y_pred=outputs)) == pytest.approx(expected, rel=1e-6)
+        expected += weights[1] * to_numpy(Coincidence()(np.zeros((6, 6)), outputs["logits"]))
+    assert to_numpy(model.compute_loss(views, y_pred=outputs)) == pytest.approx(expected, rel=1e-6)
     assert ("z" in outputs, "logits" in outputs) == (weights[0] > 0, weights[1] > 0)
 
 
@@ -43,7 +45,8 @@ def test_both_views_share_one_pass_and_its_batch_norm():
     model, views = contrastive(), pair_of_patches()
     h = model.encoder(np.concatenate(views), training=True)
     expected = model.coincidence_head(h[:6], h[6:])
-    np.testing.assert_allclose(model(views, training=True)["logits"], expected, rtol=1e-4, atol=1e-5)
+    ours = model(views, training=True)["logits"]
+    np.testing.assert_allclose(to_numpy(ours), to_numpy(expected), rtol=1e-4, atol=1e-5)
 
 
 def test_the_custom_step_equals_gradient_descent_on_compute_loss():
@@ -86,18 +89,18 @@ def test_pretraining_learns_to_tell_clips_apart():
     )
     assert history["similarity"][-1] < 0.6 * np.log(15) and history["coincidence"][-1] < 0.7 * 2 * np.log(2)
     assert history["accuracy"][-1] > 0.6 and len(history["first_losses"]) == 10
-    h = ops.normalize(encoder(bands), axis=-1)
-    assert float(ops.max(ops.matmul(h, ops.transpose(h)) - 2 * np.eye(8))) < 0.98  # not collapsed
+    h = to_numpy(ops.normalize(encoder(bands), axis=-1))
+    assert (h @ h.T - 2 * np.eye(8)).max() < 0.98  # not collapsed
 
 
 def test_mixtures_of_mixtures_are_neighbours_summed():
     waveforms = np.random.default_rng(0).standard_normal((4, 200)).astype("float32")
     model = training.SeparationModel(TDCNPlusPlus(**SEPARATOR))
     channels = model(waveforms)
-    np.testing.assert_allclose(ops.sum(channels, axis=1), waveforms[0::2] + waveforms[1::2], atol=1e-5)
+    np.testing.assert_allclose(to_numpy(channels).sum(axis=1), waveforms[0::2] + waveforms[1::2], atol=1e-5)
     references = np.stack([waveforms[0::2], waveforms[1::2]], axis=1)
-    expected = float(MixIT()(references, channels))
-    assert float(model.compute_loss(waveforms, y_pred=channels)) == pytest.approx(expected, rel=1e-6)
+    expected = to_numpy(MixIT()(references, channels))
+    assert to_numpy(model.compute_loss(waveforms, y_pred=channels)) == pytest.approx(expected, rel=1e-6)
 
 
 def small_profile(**sizes):
@@ -117,13 +120,13 @@ def test_mixit_learns_to_pull_tones_apart_and_keeps_its_snapshots(tmp_path):
     snapshots = {name: keras.saving.load_model(tmp_path / f"{name}.keras") for name in ("N", "F", "S1", "S2")}
     mixture = clips[:1] + clips[1:2]
     references = np.stack([clips[:1], clips[1:2]], axis=1)
-    losses = {name: float(MixIT()(references, separator(mixture))) for name, separator in snapshots.items()}
+    losses = {name: to_numpy(MixIT()(references, separator(mixture))) for name, separator in snapshots.items()}
     assert losses["S2"] < losses["S1"] < losses["N"]
-    np.testing.assert_allclose(ops.sum(snapshots["S2"](mixture), axis=1), mixture, atol=1e-5)
+    np.testing.assert_allclose(to_numpy(snapshots["S2"](mixture)).sum(axis=1), mixture, atol=1e-5)
 
 
 def test_one_seed_is_one_run_and_another_seed_another(tmp_path):
-    clips = np.random.default_rng(0).standard_normal((16, 1600)).astype("float32")
+    clips = quiet_noise(16, 1600)
     profile = small_profile(snapshot_steps=dict(N=0, F=1, S1=2, S2=4))
     losses = []
     for run, seed in enumerate((0, 0, 1)):
@@ -160,6 +163,155 @@ def test_a_diverged_training_is_named():
             lambda steps: Neighbours(log_mel, 96, 8, steps, 0), 8, 2, 3, 1e38, 0,
             similarity=1.0, coincidence=0.0, spec_augment=False, verbose=0,
         )  # fmt: skip
+
+
+PAPERS_BASIS = SEPARATOR | dict(num_basis=256, frame_length=40, frame_step=20)
+
+
+def test_the_papers_basis_trains_from_random_weights(tmp_path):
+    clips = quiet_noise(8, 1600)
+    profile = dataclasses.replace(
+        small_profile(snapshot_steps=dict(N=0, F=1, S1=2, S2=3), separator_start="random"), separator=PAPERS_BASIS
+    )
+    history = training.train_separator(clips, profile, 0, tmp_path)
+    assert np.isfinite(history["loss"]).all()
+    start = keras.saving.load_model(tmp_path / "N.keras").encoder.kernel
+    keras.utils.set_random_seed(0)
+    fresh = TDCNPlusPlus(**PAPERS_BASIS)
+    fresh.build((None, None))
+    np.testing.assert_array_equal(to_numpy(start), to_numpy(fresh.encoder.kernel))
+
+
+@pytest.mark.parametrize(
+    "start, message", [("mdct", "start_from_mdct: 256 basis functions"), ("dct", "separator_start='dct': expected")]
+)
+def test_a_start_that_does_not_fit_is_refused(tmp_path, start, message):
+    profile = dataclasses.replace(small_profile(separator_start=start), separator=PAPERS_BASIS)
+    with pytest.raises(BadInput, match=message):
+        training.train_separator(np.zeros((8, 1600), "float32"), profile, 0, tmp_path)
+
+
+@pytest.fixture
+def policy(request):
+    keras.config.set_dtype_policy(request.param)
+    yield request.param
+    keras.config.set_dtype_policy("float32")
+
+
+def separation_model():
+    keras.utils.set_random_seed(0)
+    return training.SeparationModel(TDCNPlusPlus(**SEPARATOR))
+
+
+def quiet_noise(*shape):
+    """Noise at 20 dB below full scale. At full scale MixIT gives the random network's two channels to one reference.
+
+    That remix is the mixture whatever the weights, so that all gradients would be zero.
+    """
+    return 0.1 * np.random.default_rng(0).standard_normal(shape).astype("float32")
+
+
+@pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"], indirect=True)
+@pytest.mark.parametrize("task", ["separation", "contrast"])
+def test_half_precision_trains_with_losses_in_float32(policy, task):
+    def first_loss():
+        if task == "separation":
+            model, data = separation_model(), training.Batches(quiet_noise(16, 800), 700, 8, 12, 0)
+        else:
+            model = contrastive(augmentation=SpecAugment(seed=0))
+            data = Neighbours(quiet_noise(16, 100, 64), 96, 8, 12, 0)
+        x = data[0][0]
+        outputs = model(x, training=True)
+        return model, data, outputs, model.compute_loss(x, y_pred=outputs)
+
+    model, data, outputs, loss = first_loss()
+    assert keras.backend.standardize_dtype(loss.dtype) == "float32"
+    if task == "separation":
+        assert model.separator.masks.compute_dtype == policy.removeprefix("mixed_")
+        x = data[0][0]  # neither the mixtures nor the channels are rounded on their way
+        np.testing.assert_allclose(to_numpy(outputs).sum(axis=1), x[0::2] + x[1::2], atol=1e-6)
+    else:
+        assert keras.backend.standardize_dtype(outputs["logits"].dtype) == policy.removeprefix("mixed_")
+    before = [to_numpy(variable.value).copy() for variable in model.trainable_variables]
+    losses = training.fit(model, lambda steps: data, 12, 1e-3, verbose=0)["first_losses"]
+    assert np.isfinite(losses).all() and len(losses) == 10
+    assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (policy == "mixed_float16")
+    assert to_numpy(model.optimizer.iterations.value) >= 9  # a step may overflow and be left out
+    for variable, start in zip(model.trainable_variables, before, strict=True):
+        assert variable.dtype == "float32" and not np.array_equal(to_numpy(variable.value), start), variable.path
+    keras.config.set_dtype_policy("float32")
+    tolerance = 2e-3 if task == "separation" else 0.03
+    assert to_numpy(loss) == pytest.approx(to_numpy(first_loss()[-1]), abs=tolerance)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16"], indirect=True)
+def test_a_scaled_loss_takes_the_step_of_the_plain_one(policy):
+    """Without the scale in the custom step, or with it twice, the step would be a thousand times off."""
+    waveforms = quiet_noise(8, 800)
+
+    def moved(optimizer):
+        model = separation_model()
+        model(waveforms)
+        before = np.concatenate([to_numpy(v.value).ravel() for v in model.trainable_variables])
+        model.compile(optimizer, jit_compile=False)
+        model.train_on_batch(waveforms)
+        return np.concatenate([to_numpy(v.value).ravel() for v in model.trainable_variables]) - before
+
+    half = moved(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=1024.0))
+    keras.config.set_dtype_policy("float32")
+    single = moved(keras.optimizers.SGD(0.01))
+    assert np.linalg.norm(half - single) < 0.05 * np.linalg.norm(single) and np.linalg.norm(single) > 1e-3
+
+
+class Line(training.TensorFlowStep, keras.Model):
+    """The gradient of its loss is the same at every step: the one row of the data, its last entry for `b`."""
+
+    def build(self, shape):
+        self.a = self.add_weight(shape=(2,), initializer="zeros", name="a")
+        self.b = self.add_weight(shape=(), initializer="zeros", name="b")
+
+    def call(self, x, training=None):
+        return ops.sum(x[:, :2] * self.a, axis=-1) + x[:, 2] * self.b
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return ops.mean(y_pred)
+
+
+def train_line(gradient, steps, learning_rate):
+    model, row = Line(), np.array([gradient], "float32")
+    training.fit(model, lambda in_epoch: training.Batches(row, 3, 1, in_epoch, 0), steps, learning_rate, verbose=0)
+    return model
+
+
+@pytest.mark.parametrize(
+    "gradient, used",
+    [
+        ((3000.0, 0.0, 4000.0), (3.0, 0.0, 4.0)),  # norm 5,000 over both variables: each loses what makes it 5
+        ((0.0, 6.0, 8.0), (0.0, 3.0, 4.0)),
+        ((0.3, 0.0, -0.4), (0.3, 0.0, -0.4)),  # below 5 nothing is touched
+    ],
+)
+def test_a_gradient_is_cut_to_norm_5_over_all_variables(gradient, used):
+    """Adam's first moment after one step is a tenth of the gradient it was given."""
+    optimizer = train_line(gradient, 1, 1e-3).optimizer
+    moments = [to_numpy(v.value) for v in optimizer.variables if "momentum" in v.path]
+    np.testing.assert_allclose(np.concatenate([np.ravel(moment) for moment in moments]), np.multiply(used, 0.1), 1e-5)
+
+
+def test_the_learning_rate_climbs_straight_then_falls_as_a_cosine():
+    schedule = training.learning_rates(2.0, 100, 10)
+    by_hand = {0: 0.2, 5: 1.1, 10: 2.0, 55: 1.01, 100: 0.02, 200: 0.02}  # 55 is half-way down: (2 + 0.02) / 2
+    by_hand[40] = 0.02 + 1.98 * 0.75  # a third of the way down: (1 + cos 60°) / 2
+    for step, rate in by_hand.items():
+        assert to_numpy(schedule(step)) == pytest.approx(rate, rel=1e-5), step
+
+
+def test_fit_trains_by_this_schedule():
+    """Under a constant gradient each of Adam's steps is the learning rate: the way gone is their sum."""
+    rates = [0.1, 0.55] + [0.01 + 0.99 * (1 + np.cos(np.pi * step / 38)) / 2 for step in range(38)]
+    model = train_line((1.0, -1.0, 1.0), 40, 1e-2)  # two steps of warm-up, 38 of decay
+    np.testing.assert_allclose(to_numpy(model.a.value), [-1e-2 * sum(rates), 1e-2 * sum(rates)], rtol=1e-4)
+    np.testing.assert_allclose(to_numpy(model.b.value), -1e-2 * sum(rates), rtol=1e-4)
 
 
 def test_crops_are_inside_the_clips_and_come_with_their_labels():

@@ -37,7 +37,7 @@ from keras import ops
 from matplotlib.collections import LineCollection
 
 from sepcl_keras import TDCNPlusPlus, notebook
-from sepcl_keras.separator import start_from_mdct
+from sepcl_keras.separator import energy_weights, mixture_consistency, start_from_mdct
 
 to_numpy = ops.convert_to_numpy  # from the backend's tensors
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
@@ -76,8 +76,8 @@ notebook.listen({"mixture": scene.mixture} | dict(zip(scene.labels, scene.source
 # %% [markdown]
 # The network itself takes two lines, and the seed fixes its random weights. `TDCNPlusPlus()` without arguments has the
 # sizes of the *original*, the public code of the separator's authors; the profile's network is smaller, with a longer
-# frame, so that it trains on a laptop. The rows are explained one by one below, all but the last: `long_skips`, further
-# connections between the series of blocks, is off in both.
+# frame, so that it trains on a laptop. The rows are explained one by one below, all but `long_skips`: these further
+# connections between the series of blocks are off in both.
 
 # %%
 keras.utils.set_random_seed(course.seed)
@@ -287,42 +287,69 @@ look(
 #
 # From block to block the dilation doubles, and the whole series is repeated a few times.
 #
-# **Question.** After one series, on how many input frames does one frame depend? (Each block adds d to either side.)
+# **Question.** After four blocks, on how many input frames does one frame depend? (Each block adds d to either side.)
 #
-# Follow the lines from the one output frame at the top down to the input:
+# Follow the lines from the one frame at the top down to the input:
 
 # %%
-dilations, repeats = separator.config["dilations"], separator.config["repeats"]
-lines, nodes = [], {0}
-for level in reversed(range(len(dilations))):
-    reach = [(t, t + shift) for t in nodes for shift in (-dilations[level], 0, dilations[level])]
-    lines += [[(start, level + 1), (end, level)] for start, end in reach]
-    nodes = {end for _, end in reach}
-figure, axis = plt.subplots(figsize=(9, 3.4))
-axis.add_collection(LineCollection(lines, linewidths=0.5))
-axis.autoscale()
-names = ["input"] + [f"block {i}, dilation {d}" for i, d in enumerate(dilations)]
+first = separator.config["dilations"][:4]
+figure, axis = plt.subplots(figsize=(9, 3))
+nodes = {0}  # the frames that matter, at the level we have come down to
+for level in reversed(range(len(first))):
+    lines = [[(t, level + 1), (t + shift, level)] for t in nodes for shift in (-first[level], 0, first[level])]
+    axis.add_collection(LineCollection(lines, colors=f"C{level}", linewidths=1))
+    axis.plot(sorted(nodes), [level + 1] * len(nodes), "o", color=f"C{level}", markersize=5)
+    nodes = {end for _, (end, _) in lines}
+axis.plot(sorted(nodes), [0] * len(nodes), "o", color="0.4", markersize=5)
+names = ["input frames"] + [f"after block {i}, dilation {d}" for i, d in enumerate(first)]
 axis.set(xlabel="frames before and after", yticks=range(len(names)), yticklabels=names)
-axis.set_title(f"one output frame sees {len(nodes)} input frames after one series")
+axis.set_title(f"one frame at the top sees {len(nodes)} frames of the input")
+plt.show()
+assert len(nodes) == 1 + 2 * sum(first), "each block widens the view by d frames on either side"
+
+# %% [markdown]
+# So it goes on. A bar for each block shows how much of the input one frame sees after it, in a colour for each series.
+# Inside the first series every block about doubles the view; each new series begins again with small dilations, on
+# top of what is seen already.
+
+
+# %%
+def reach(network):
+    """Samples to either side that one frame sees after each block, (blocks,): every block adds its dilation."""
+    c = network.config
+    return np.cumsum(c["dilations"] * c["repeats"]) * c["frame_step"]
+
+
+# %%
+both = {"original": paper, f"profile {PROFILE}": separator}
+figure, axes = plt.subplots(1, 2, figsize=(11, 4), sharex=True)
+for axis, (name, network) in zip(axes, both.items()):
+    side, dilations = reach(network), network.config["dilations"]
+    total = 2 * side[-1] + network.config["frame_length"]  # samples
+    series = [f"C{i // len(dilations)}" for i in range(len(side))]
+    axis.barh(range(len(side)), 2 * side / rate, left=-side / rate, color=series)
+    axis.set(xlabel="seconds before and after", ylabel="block, counted from the input")
+    axis.use_sticky_edges = False  # or the longest bar would touch the frame
+    axis.set_title(f"{name}: {len(side)} blocks see {total:,} samples = {total / rate:.2f} s")
+    assert total == network.receptive_field, "as the library has it"
 plt.show()
 
-
 # %%
-def receptive_field(network):
-    """Frames, and seconds of sound, that one frame after all blocks sees through the convolutions."""
-    c = network.config
-    frames = 1 + (c["kernel_size"] - 1) * sum(c["dilations"]) * c["repeats"]
-    return frames, ((frames - 1) * c["frame_step"] + c["frame_length"]) / rate
-
-
-assert len(nodes) == 1 + 2 * sum(dilations), "each block widens the view by d frames on either side"
-for name, network in {"original": paper, "here": separator}.items():
-    print(f"{name:>8}: {len(network.blocks)} blocks, receptive field {receptive_field(network)[0]:,} frames, "
-          f"{receptive_field(network)[1]:.2f} s")  # fmt: skip
+rows = []
+for name, network in both.items():
+    c, seen = network.config, network.receptive_field
+    rows.append({
+        "what": name, "dilations": f"{c['dilations'][0]} … {c['dilations'][-1]}, {c['repeats']} ×",
+        "frames": f"{1 + 2 * sum(c['dilations']) * c['repeats']:,}", "hop": f"{1000 * c['frame_step'] / rate:g} ms",
+        "samples": f"{seen:,}", "seconds": f"{seen / rate:.2f} s",
+    })  # fmt: skip
+columns = {"what": "network", "dilations": "dilations", "frames": "frames seen", "hop": "a frame every"}
+notebook.table(rows, columns | {"samples": "samples seen", "seconds": "seconds seen"})
 
 # %% [markdown]
 # This is the **receptive field**: the stretch of sound that can influence one frame through the convolutions. The
 # normalisation reaches further still: its mean and variance are taken over the whole clip (exercise 2 tries it).
+# Fewer frames need not mean a shorter view: it is their number times the hop that counts.
 #
 # ## 6 · Masks
 #
@@ -399,6 +426,46 @@ print(f"largest difference between mixture and sum of the channels: {error:.1e}"
 assert error < 1e-4, "the channels sum to the mixture"
 
 # %% [markdown]
+# Predicted weights are one of three ways, and the one that we train with. `TDCNPlusPlus(consistency=...)` also knows
+# `"uniform"`, where each channel gets the same share, and `"energy"`, where each gets a share in proportion to its
+# estimate's energy. All three make channels that sum to the mixture; they differ in who gets what is missing.
+#
+# **Question.** Suppose that the second estimate is silent, because there is only one event. Which of the three ways
+# leave channel 2 silent?
+
+# %%
+ways = {
+    "predicted": lambda found: share,  # from the features: it does not look at the estimates
+    "uniform": lambda found: np.full_like(share, 1 / sources),
+    "energy": lambda found: to_numpy(energy_weights(found)),
+}
+silenced = estimates.copy()
+silenced[:, 1] = 0.0
+
+
+def shared_out(weigh, found):
+    """The weights (channels,) of one way, and the energy of channel 2 in dB relative to the mixture."""
+    weights = weigh(found)
+    shares = to_numpy(mixture_consistency(*map(ops.convert_to_tensor, (mixture, found, weights))))
+    assert np.abs(shares.sum(axis=1) - mixture).max() < 1e-4, "the channels sum to the mixture, whatever the weights"
+    return " : ".join(f"{w:.2f}" for w in weights[0]), 10 * np.log10(np.sum(shares[:, 1] ** 2) / np.sum(mixture**2))
+
+
+# %%
+rows = []
+for name, weigh in ways.items():
+    (as_made, level), (if_silent, level_if_silent) = shared_out(weigh, estimates), shared_out(weigh, silenced)
+    rows.append({"way": name, "w": as_made, "level": f"{level:+.1f} dB",
+                 "w0": if_silent, "level0": f"{level_if_silent:+.1f} dB"})  # fmt: skip
+columns = {"way": "consistency", "w": "weights, our estimates", "level": "energy of channel 2"}
+notebook.table(rows, columns | {"w0": "weights, estimate 2 silent", "level0": "energy of channel 2 then"})
+assert level_if_silent < -60, "in proportion to nothing is next to nothing"  # of the last way, energy
+
+# %% [markdown]
+# Only `"energy"` does, by construction. `"uniform"` always hands channel 2 its part. `"predicted"` lies between: its
+# weights can be anything, but they have to be learned. (Here they stay as they were, because we silenced the estimate
+# by hand and left the features alone.)
+#
 # And that was the whole network. If we did it right, calling it gives exactly our channels:
 
 # %%
@@ -495,13 +562,46 @@ for name, network in {"original": paper, "here": separator}.items():
     print(f"{name:>8}: {network.count_params():,} parameters; by hand {count(network.config):,}")
     assert network.count_params() == count(network.config), "every parameter accounted for"
 
+# %% [markdown]
+# ## 11 · Weights from elsewhere
+#
+# The authors of the separator have published trained networks as TensorFlow checkpoints. The library reads those of
+# the MixIT release; the sizes are worked out from the shapes in the file. No such file is here, so this is only the
+# code:
+#
+# ```python
+# from sepcl_keras import from_google_checkpoint
+#
+# separator = from_google_checkpoint("folder/with/one/checkpoint")  # or "…/model.ckpt-123"
+# channels = separator(mixture)  # (clips, channels, samples)
+# ```
+#
+# Two things no shape tells: the sample rate that the network was trained at, and, where a checkpoint has no weights for
+# the consistency, whether it shares out by `consistency="uniform"` (the default) or `"energy"`. The function's
+# documentation says more.
+#
+# ## 12 · The same network, faster
+#
+# We called the layers one by one, and each wrote a whole array for the next one to read. Between its two dense layers a
+# block does little arithmetic on large arrays, so on a CPU most of that time goes into moving numbers to and from
+# memory. When TensorFlow trains on a CPU, or runs a network through `predict_on_batch`, and the arrays are large
+# enough, `sepcl_keras/fused.py` steps in: PReLU, norm, convolution and PReLU are done in a few passes over memory,
+# with a gradient written out by hand. Other backends fuse such steps by themselves or run the plain layers, which is
+# what you have seen here. What it gains is measured in `benchmarks/RESULTS.md`; what it computes must be the same:
+
+# %%
+twice = np.repeat(mixture, 2, axis=0)  # (2, samples), large enough
+in_a_graph = separator.predict_on_batch(twice)  # (2, channels, samples)
+print(f"largest difference to the plain layers: {np.abs(in_a_graph - called).max():.1e}")
+assert close(in_a_graph, np.repeat(called, 2, axis=0)), "faster, and otherwise the same"
+
 # %%
 recorded = course.record(
     "02",
     parameters=separator.count_params(),
     parameters_paper=paper.count_params(),
-    receptive_field_seconds=receptive_field(separator)[1],
-    receptive_field_seconds_paper=receptive_field(paper)[1],
+    receptive_field_seconds=separator.receptive_field / rate,
+    receptive_field_seconds_paper=paper.receptive_field / rate,
     consistency_error=float(error),
     batch_mates_change=max(change["ours"] for change in found.values()),
 )
@@ -517,7 +617,8 @@ recorded
 # | blocks: up, PReLU, norm over time, dilated convolution, down, residual | MixIT's release: 4 × 8 | `TDCNBlock` |
 # | wide receptive field by doubling dilations | MixIT's release: 1, 2, 4 … 128 | `dilations`, `repeats` |
 # | sigmoid masks, decoder, overlap-add | M = 2 channels | `.masks`, `.decoder`, `.overlap_add` |
-# | channels sum to the mixture | MixIT's release: the same | `mixture_consistency` |
+# | channels sum to the mixture | MixIT's release: the same three ways, predicted by default | `consistency`, `mixture_consistency` |
+# | weights from elsewhere | MixIT's release: TensorFlow checkpoints | `from_google_checkpoint` |
 # | the untrained network is a processor too | N, step 0 | `course.snapshots()[0]["N"]` |
 #
 # "MixIT's release" is the public code of the separator's authors; the paper's own slides leave these sizes open.
@@ -545,7 +646,7 @@ clicked, loudest = mixture.copy(), int(np.abs(scene.mixture).argmax())
 end = step if loudest > samples // 2 else samples - 1 - step  # the farther one, where the window is at its height
 clicked[0, end] += 0.9
 moved = np.abs(to_numpy(separator(clicked)) - called)[0, :, loudest].max()
-print(f"the convolutions reach {receptive_field(separator)[1] / 2:.2f} s to either side")
+print(f"the convolutions reach {separator.receptive_field / 2 / rate:.2f} s to either side")
 print(f"the click is {abs(end - loudest) / rate:.2f} s away, and the channels change by {moved:.1e}")
 # They can change: the click moves mean and variance of the normalisations, and the weights of mixture consistency,
 # and all of these are taken over the whole clip. Hence we separate whole clips, and cut afterwards.

@@ -36,10 +36,9 @@ import itertools
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
-from scipy.signal import istft, stft
 
-from sepcl_keras import LogMel, MixIT, SeparationModel, TDCNPlusPlus, notebook, processors, si_snr
-from sepcl_keras.evaluation import si_snr_improvement
+from sepcl_keras import LogMel, MixIT, SeparationModel, TDCNPlusPlus, notebook, si_snr
+from sepcl_keras.separation import fit_channels, ideal_ratio_mask, improvements, si_snr_improvement, summary
 from sepcl_keras.separator import start_from_mdct
 from sepcl_keras.training import Batches
 
@@ -129,10 +128,33 @@ print(f"best: s₁ to {best['s1']}, s₂ to {best['s2']}, {best['mean']:.3f} dB"
 # reference: it may choose, hence *invariant*. The library's loss does the same search:
 
 # %%
-loss = MixIT()(references[None].astype("float32"), channels[None].astype("float32"))
+given = references[None].astype("float32"), channels[None].astype("float32")  # a batch of one clip
+loss = MixIT()(*given)
 print(f"by hand {best['mean']:.4f} dB, MixIT()(references, channels) {float(loss):.4f} dB")
 assert np.isclose(best["mean"], float(loss), atol=0.05), "the best of four, by hand and by the library"
 assert (best["s1"], best["s2"]) == ("x2", "x1"), "swapped channels are found"
+
+# %% [markdown]
+# `best_remix` also tells *which* assignment has won, as the matrix of zeros and ones that we used by hand, and gives
+# the remixes that it makes.
+
+# %%
+remixes, assignment = MixIT().best_remix(*given)  # (clips, references, samples), (clips, references, channels)
+assignment = to_numpy(assignment)[0]
+for row, name in zip(assignment, ("x₁", "x₂")):
+    print(f"{name} is put together from the channels {row.astype(int)}")
+assert np.array_equal(assignment, [[0, 1], [1, 0]]), "x₁ gets s₂ and x₂ gets s₁, as by hand"
+assert np.allclose(to_numpy(remixes)[0], assignment @ channels, atol=1e-5), "a remix is a sum of channels"
+
+# %% [markdown]
+# Nothing in this search needs decibels: `base_loss` takes any other measure of how far a remix is from its reference,
+# here the mean absolute error.
+
+# %%
+absolute = MixIT(base_loss=keras.losses.mean_absolute_error)
+by_hand = np.mean([np.abs(references[0] - channels[1]).mean(), np.abs(references[1] - channels[0]).mean()])
+print(f"mean absolute error, swapped by hand {by_hand:.4f}, by the search {float(absolute(*given)):.4f}")
+assert np.isclose(by_hand, float(absolute(*given)), atol=1e-5)
 
 # %% [markdown]
 # And with sound: the mixture of mixtures from above through the untrained separator of notebook 02. Even a network
@@ -191,7 +213,9 @@ print(inspect.getsource(SeparationModel.compute_loss))
 # %% [markdown]
 # The optimiser is Adam with a short warm-up and a cosine decay of the learning rate. On the way the network is saved
 # at the four steps below: the **snapshots** that notebook 04 is about. If you have trained with these settings before,
-# the snapshots are loaded. The first ten losses are kept, so that two runs of one seed can be compared.
+# the snapshots are loaded. The first ten losses are kept, so that two runs of one seed can be compared. A training
+# that was stopped, by you or by a power cut, **goes on where it was** when this cell is run again: its checkpoint lies
+# in the hidden folder `.separator.part`, beside the `separator` folder that it becomes at the end.
 #
 # **Question.** Which loss would a network get that gives half of the mixture to each channel? It is the bar to clear,
 # and we compute it below.
@@ -314,45 +338,31 @@ assert np.isclose(max(straight, swapped) - baseline, si_snr_improvement(tones, c
 # %% [markdown]
 # ## 6 · The score on held-out scenes
 #
-# Test scenes with two events, from recordings (or seeds) that were not in training. Four ways to make two channels:
+# Test scenes, from recordings (or seeds) that were not in training; first those with two events. Four ways to make two
+# channels:
 #
 # * the **mixture** itself, twice: 0 dB by definition;
 # * **N**, the untrained network;
 # * **S2**, the trained one;
-# * an **ideal ratio mask**: what a short-time Fourier spectrogram could do if an oracle knew the sources. In each cell
-#   of the spectrogram each source gets the share that its magnitude has there. No separator may look at the sources;
-#   this one is an anchor for what is possible. Where two events never sound at once its channels are perfect, and the
-#   score stops at 100 dB.
-
+# * an **ideal ratio mask**: what a short-time Fourier spectrogram (windows of 512 samples) could do if an oracle knew
+#   the sources. In each cell of the spectrogram each source gets the share that its magnitude has there. No separator
+#   may look at the sources; this one is an anchor for what is possible. Where two events never sound at once its
+#   channels are perfect, and the score stops at 100 dB.
 
 # %%
-def ideal_mask(scene):
-    """The mixture (samples,) masked by each source's true share of the magnitudes: (sources, samples)."""
-    size = dict(fs=rate, nperseg=512)
-    _, _, mixture = stft(scene.mixture, **size)  # (frequencies, frames)
-    magnitude = np.abs(stft(scene.sources, **size)[2])  # (sources, frequencies, frames)
-    share = magnitude / (magnitude.sum(axis=0) + 1e-12)
-    return istft(share * mixture, **size)[1][:, : scene.mixture.size]
+print(inspect.getsource(ideal_ratio_mask))
 
+# %% [markdown]
+# The library scores them all, scene by scene: at most 100 scenes of each number of events.
 
+# %%
 test = course.scenes["test"]
-scenes = [test[int(i)] for i in np.flatnonzero(test.number_of_events == 2)[:100]]
-mixtures = np.stack([scene.mixture for scene in scenes])  # (scenes, samples)
-print(f"{len(scenes)} scenes of two events")
-
-# %%
-separated = {
-    "mixture": np.stack([mixtures, mixtures], axis=1),  # (scenes, channels, samples) each
-    "N": processors.separate(snapshots["N"], mixtures),
-    "S2": processors.separate(final, mixtures),
-    "ideal": np.stack([ideal_mask(scene) for scene in scenes]),
-}
-improvement = {
-    name: np.array([si_snr_improvement(s.sources, channels, s.mixture) for s, channels in zip(scenes, estimates)])
-    for name, estimates in separated.items()
-}
-for name in ("N", "S2"):
-    assert np.allclose(separated[name].sum(axis=1), mixtures, atol=1e-4), "the channels sum to the mixture"
+records = course.separation({name: snapshots[name] for name in ("N", "S2")})  # name → a dict for each scene
+improvement = {name: improvements(found) for name, found in records.items()}  # of two events: (scenes,) in dB
+first = next(record for record in records["S2"] if record["events"] == 2)
+for label, gain, channel in zip(first["classes"], first["improvement"], first["channels"]):
+    print(f"scene {first['scene']}: {label} is best heard in channel {channel + 1}, {gain:+.1f} dB")
+print(f"scored in all: {len(improvement['S2'])} scenes of two events")
 
 # %% [markdown]
 # **Question.** Where do you expect S2 between 0 dB, the mixture, and the ideal mask? And N: above or below 0?
@@ -360,26 +370,32 @@ for name in ("N", "S2"):
 # %%
 names = {"mixture": "mixture itself", "N": f"N, step {steps['N']}", "S2": f"S2, step {steps['S2']}",
          "ideal": "ideal ratio mask"}  # fmt: skip
-rows = [
-    {"what": names[k], "median": float(np.median(v)), "low": float(np.quantile(v, 0.1)),
-     "high": float(np.quantile(v, 0.9)), "share": f"{np.mean(v > 1e-9):.0%}"}
-    for k, v in improvement.items()]  # fmt: skip
-columns = {
-    "what": "SI-SNR improvement in dB",
-    "median": "median",
-    "low": "10 %",
-    "high": "90 %",
-    "share": "scenes above 0",
-}
-notebook.table(rows, columns)
+numbers = summary(records)  # medians and quartiles
+
+
+# %%
+def table_of(title, events):
+    """A row for each way to separate: SI-SNR improvement on scenes of so many events."""
+    found = {name: numbers[name]["improvement"][events] for name in names}
+    rows = [
+        {"what": names[name], "median": f"{v['median']:+.1f}", "low": f"{v['quartiles'][0]:+.1f}",
+         "high": f"{v['quartiles'][1]:+.1f}", "share": f"{v['improved']:.0%}"} for name, v in found.items()
+    ]  # fmt: skip
+    notebook.table(rows, {"what": title, "median": "median", "low": "25 %", "high": "75 %", "share": "scenes above 0"})
+
+
+# %%
+table_of("SI-SNR improvement in dB, two events", "2")
 
 # %%
 figure, axis = plt.subplots(figsize=(8, 3))
-bins = np.linspace(min(v.min() for v in improvement.values()), max(v.max() for v in improvement.values()), 40)
+most = 40.0  # dB; what is above, such as events that never sound at once, counts in the last bin
+bins = np.linspace(min(map(np.min, improvement.values())), most, 40)
 for name in ("N", "S2", "ideal"):
-    axis.hist(improvement[name], bins, alpha=0.6, label=f"{names[name]}, median {np.median(improvement[name]):.1f} dB")
+    label = f"{names[name]}, median {np.median(improvement[name]):.1f} dB"
+    axis.hist(np.minimum(improvement[name], most), bins, alpha=0.6, label=label)
 axis.axvline(0, color="0.3", linestyle="--", label="mixture itself")
-axis.set(xlabel="SI-SNR improvement in dB", ylabel="scenes")
+axis.set(xlabel=f"SI-SNR improvement in dB, {most:g} or more in the last bin", ylabel="scenes")
 axis.yaxis.get_major_locator().set_params(integer=True)
 axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 plt.show()
@@ -398,22 +414,90 @@ if PROFILE != "smoke":  # which trains for seconds
     assert median["S2"] > 0, "separating is better than doing nothing"
 
 # %% [markdown]
-# ## 7 · Three scenes to hear
-#
-# The best, the median and the worst scene by S2's improvement. Channels are in the order of the sources they fit best;
-# all players of a scene have one gain.
+# Not every sound is as easy to take out. For each class, what its source gained in these scenes; medians of few
+# sources say little.
 
 # %%
-log_mel = LogMel()
-order = np.argsort(improvement["S2"])
+shown = {name: names[name] for name in ("N", "S2", "ideal")}
+rows = [
+    {"class": label, "sources": v["sources"]}
+    | {name: f"{numbers[name]['classes'][label]['median']:+.1f}" for name in shown}
+    for label, v in numbers["S2"]["classes"].items()
+]
+rows.sort(key=lambda row: -float(row["S2"]))
+notebook.table(rows, {"class": "median improvement in dB of", "sources": "sources"} | shown)
+
+# %% [markdown]
+# ### Three events in two channels
+#
+# **Question.** Two channels cannot hold three events apart. What is the best that they can do, and how would you score
+# it?
+#
+# One channel for one event, the other for the sum of two. There are three such groupings, each with two orders; as
+# with the permutation, the best counts. All anchors may choose too, and choosing makes it easier: compare S2 with them
+# in this table, not with its own score on two events.
+
+# %%
+if "3" in numbers["S2"]["improvement"]:
+    table_of("SI-SNR improvement in dB, three events", "3")
+
+# %% [markdown]
+# ## 7 · One scene on its way
+#
+# What changes in the *sound* while the loss goes down? We take a test scene of two events that goes rather well: by
+# S2's improvement it stands above three quarters of the others. (Section 8 has the median and the worst.) Each
+# snapshot separates it; channels are paired with the sources in the way that scores best.
+
+
+# %%
+def on_its_way(scene):
+    """For each source of a scene a dict from title to waveform: mixture, its channel at each snapshot, itself."""
+    rows = [{"mixture": scene.mixture} for _ in scene.sources]
+    for name, network in snapshots.items():
+        channels = to_numpy(network(scene.mixture[None]))[0]  # (channels, samples)
+        fit = fit_channels(scene.sources, channels, scene.mixture)
+        for row, m, gain in zip(rows, fit["channels"], fit["improvement"]):
+            row[f"{name}, step {steps[name]}\n{gain:+.1f} dB"] = channels[m]
+    for row, label, source in zip(rows, scene.labels, scene.sources):
+        row[f"source:\n{label.replace('_', ' ')}"] = source
+    return rows
+
+
+# %% [markdown]
+# **Question.** A row for each event; read it from left to right, from the mixture to the source. In dB is what the
+# channel gains over the mixture as an estimate of that source. From which snapshot on can you see which channel is
+# meant for which event?
+
+# %%
+log_mel, of_two = LogMel(), [record for record in records["S2"] if record["events"] == 2]
+order = np.argsort(improvement["S2"])  # from the worst scene to the best
+rows = on_its_way(test[of_two[order[3 * len(order) // 4]]["scene"]])
+images = [to_numpy(log_mel(np.stack(list(row.values())))) for row in rows]  # a row each: (panels, frames, mels)
+figure, axes = plt.subplots(len(rows), len(rows[0]), figsize=(13, 4.6), sharex=True, sharey=True)
+scale = dict(vmin=np.min(images), vmax=np.max(images), cmap="magma")  # one for all
+for panels, row, shown in zip(axes, rows, images):
+    for axis, title, image in zip(panels, row, shown):
+        place = dict(origin="lower", aspect="auto", extent=(0, len(image) * 0.01, 0, image.shape[1]))
+        picture = axis.imshow(image.T, interpolation="nearest", **scale, **place)
+        axis.set_title(title, fontsize=10)
+figure.supxlabel("time in s", fontsize=10)
+figure.supylabel("mel band", fontsize=10)
+figure.colorbar(picture, ax=axes, label="log mel")
+plt.show()
+
+# %% [markdown]
+# What fades from left to right within a row should be the *other* event, and what stays the row's own. A number below
+# 0 says that the channel is a worse estimate than the mixture itself: the network has added more than it took away.
+#
+# ## 8 · Three scenes to hear
+#
+# The best, the median and the worst scene of two events by S2's improvement. Channels are in the order of the sources
+# they fit best; all players of a scene have one gain.
 
 
 # %%
 def show(scene, channels):
-    """Mixture, sources and channels of a scene, seen and heard; channels are put in the order of the sources."""
-    pairwise = si_snr(scene.sources[:, None], channels[None])
-    if pairwise[0, 1] + pairwise[1, 0] > pairwise[0, 0] + pairwise[1, 1]:
-        channels = channels[::-1]
+    """Mixture, sources and channels of a scene, seen and heard; channels are in the order of the sources."""
     sounds = {"mixture": scene.mixture}
     sounds |= {f"source: {label}": source for label, source in zip(scene.labels, scene.sources)}
     sounds |= {f"channel for {label}": channel for label, channel in zip(scene.labels, channels)}
@@ -423,31 +507,30 @@ def show(scene, channels):
 
 # %%
 for title, index in {"best": order[-1], "median": order[len(order) // 2], "worst": order[0]}.items():
-    ours, ideal = improvement["S2"][index], improvement["ideal"][index]
-    print(f"{title}: {scenes[index].place}, improvement {ours:+.1f} dB (ideal mask {ideal:+.1f} dB)")
-    show(scenes[index], separated["S2"][index])
+    record, ours, ideal = of_two[index], improvement["S2"][index], improvement["ideal"][index]
+    scene = test[record["scene"]]
+    channels = to_numpy(final(scene.mixture[None]))[0]  # (channels, samples)
+    assert np.allclose(channels.sum(axis=0), scene.mixture, atol=1e-4), "the channels sum to the mixture"
+    print(f"{title}: {scene.place}, improvement {ours:+.1f} dB (ideal mask {ideal:+.1f} dB)")
+    show(scene, channels[record["channels"]])
 
 # %% [markdown]
-# ## 8 · Scenes with one event
+# ## 9 · Scenes with one event
 #
 # **Question.** What should a good separator with two channels do when there is only one sound?
 #
-# All of it in one channel and silence in the other would be right. We measure how loud the quieter channel is, relative
-# to the mixture, and how well the better channel fits the event. Even halves would leave the quieter channel at −6 dB.
+# All of it in one channel and silence in the other would be right. An improvement makes no sense here: the mixture
+# *is* the event. Instead we measure how well the better channel fits the event, and which share of the energy the
+# louder channel has. The mixture as both channels fits perfectly (100 dB) and shares evenly.
 
 # %%
-single = [test[int(i)] for i in np.flatnonzero(test.number_of_events == 1)[:32]]
-mixtures = np.stack([scene.mixture for scene in single])  # (scenes, samples)
-rows = []
-for name in ("N", "S2"):
-    channels = processors.separate(snapshots[name], mixtures)  # (scenes, channels, samples)
-    level = 10 * np.log10(np.sum(channels**2, axis=-1) / np.sum(mixtures**2, axis=-1, keepdims=True) + 1e-10)
-    fit = si_snr(mixtures[:, None], channels).max(axis=1)
-    rows.append({"what": names[name], "quiet": float(np.median(level.min(axis=1))), "fit": float(np.median(fit))})
-columns = {"quiet": "quieter channel, dB relative to the mixture", "fit": "SI-SNR of the better channel in dB"}
-notebook.table(rows, {"what": f"median of {len(single)} one-event scenes"} | columns)
-show_single = {f"S2, channel {m + 1}": channels[0, m] for m in range(2)}
-notebook.listen({f"mixture = {single[0].labels[0]}": single[0].mixture} | show_single, rate)
+rows = [{"what": names[name]} | numbers[name]["reconstruction"] for name in ("mixture", "N", "S2")]
+columns = {"median": "SI-SNR of the better channel in dB", "loudest_share": "energy share of the louder channel"}
+notebook.table(rows, {"what": f"median of {rows[0]['scenes']} one-event scenes"} | columns)
+single = test[next(record["scene"] for record in records["S2"] if record["events"] == 1)]
+channels = to_numpy(final(single.mixture[None]))[0]
+channels = {f"S2, channel {m + 1}": channel for m, channel in enumerate(channels)}
+notebook.listen({f"mixture = {single.labels[0]}": single.mixture} | channels, rate)
 
 # %% [markdown]
 # Where the event is spread over both channels, the network has *split* one sound, by frequency or by time, instead of
@@ -464,9 +547,11 @@ recorded = course.record(
     sisnri_median=median["S2"],
     sisnri_untrained=median["N"],
     sisnri_ideal=median["ideal"],
+    separation=numbers,
+    improvements={name: values.tolist() for name, values in improvement.items()},  # notebook 04 takes them up
     steps=int(steps["S2"]),
 )
-recorded
+{name: value for name, value in recorded.items() if name not in ("separation", "improvements")}
 
 # %% [markdown]
 # ## Recap
@@ -474,10 +559,12 @@ recorded
 # | idea | in the paper | in the code |
 # |---|---|---|
 # | mixtures of mixtures | separator trained "fully unsupervised", MixIT | `SeparationModel.pair` |
-# | best of $2^M$ assignments | M = 2, so four | `MixIT`, `assignments` |
+# | best of $2^M$ assignments | M = 2, so four | `MixIT`, `MixIT().best_remix` |
 # | thresholded error energy in dB | MixIT's release: 30 dB | `MixIT(max_snr=30)` |
 # | one run, four snapshots | steps 0, 500, 5,000 and 1.7 M | `course.snapshots()` |
 # | SI-SNR improvement, best permutation | not in the slides; usual for separators | `si_snr_improvement` |
+# | more events than channels | not in the slides | best grouping of the sources: `fit_channels` |
+# | everything on held-out scenes, beside anchors | not in the slides | `course.separation(...)`, `summary` |
 
 # %% [markdown]
 # ## Exercises
@@ -514,7 +601,7 @@ plt.show()
 # **3.** SI-SNR forgives loudness. Does it forgive a flipped sign? A delay of one sample? Try a real source.
 
 # %% tags=["solution"]
-source = scenes[0].sources[0].astype("float64")
+source = test[of_two[0]["scene"]].sources[0].astype("float64")
 print(f"itself {float(si_snr(source, source)):.0f} dB, flipped {float(si_snr(source, -source)):.0f} dB")
 print(f"one sample late {float(si_snr(source, np.roll(source, 1))):.1f} dB")
 # A sign is a scale. A delay is not: SI-SNR compares sample by sample, so high frequencies suffer at once. A channel

@@ -420,7 +420,7 @@ def encoder_gradients(similarity, coincidence):
     model = fresh(similarity, coincidence)  # (a weight of zero would leave a head out; 1e-9 switches it off in place)
     weights = model.encoder.trainable_variables
     before = [np.array(w) for w in weights]
-    model.compile(keras.optimizers.SGD(1.0), jit_compile=compile_with_xla(model))
+    model.compile(keras.optimizers.SGD(1.0), jit_compile=compile_with_xla())
     model.train_on_batch(batch)
     return {w.path: b - np.array(w) for w, b in zip(weights, before, strict=True)}
 

@@ -1,0 +1,197 @@
+"""Work that survives being stopped: a training's rolling checkpoint, and the folder an artifact is made in."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import time
+import zipfile
+import zlib
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from sepcl_keras.files import BadInput, atomic, writing
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs of one artifact are then not kept apart
+    fcntl = None
+
+CHECKPOINT = "checkpoint.npz"
+FORMAT = "sepcl_keras checkpoint 1"
+SHARE = 0.03  # of the time that writing checkpoints may take
+
+
+class Record(keras.callbacks.Callback):
+    """What a training tells: the losses of the first ten steps, and each epoch's metrics.
+
+    The first losses are what two runs of one seed are compared by. A loss that is not finite ends the training.
+    """
+
+    def __init__(self):
+        super().__init__()
+        self.first_losses, self.history, self._total = [], {}, 0.0
+
+    def on_train_batch_end(self, batch, logs=None):
+        if len(self.first_losses) < 10 and batch == len(self.first_losses):
+            total = float(logs["loss"]) * (batch + 1)  # Keras logs the mean over the epoch so far
+            self.first_losses.append(total - self._total)
+            self._total = total
+
+    def on_epoch_end(self, epoch, logs=None):
+        for name, value in logs.items():
+            self.history.setdefault(name, []).append(float(value))
+        if not np.isfinite(self.history["loss"][-1]):
+            raise BadInput(
+                f"training diverged in epoch {epoch + 1}: the loss is not finite; expected a lower learning rate."
+            )
+
+
+class Checkpoint(keras.callbacks.Callback):
+    """Keeps one checkpoint of a training in `folder`, written at the ends of epochs, whole or not at all.
+
+    It holds all that the steps to come depend on: every variable of the model, with the state of its random generators
+    (which neither `.keras` nor `.weights.h5` keeps), those of the optimizer, whose step count is the place in the
+    learning rate's schedule, and the `Record`. Data are left to be a function of seed, epoch and step. Metrics start
+    anew with each epoch, so the ends of epochs are where nothing else is under way.
+
+    Args:
+        model: compiled, with a built optimizer.
+        folder: path; the file in it is `checkpoint.npz`, a zip of arrays, none of them pickled.
+        definition: dict of what tells this training from others, as JSON takes it; the variables' shapes join it.
+        record: the training's `Record`.
+    """
+
+    def __init__(self, model, folder, definition, record):
+        super().__init__()
+        self.path, self.record = Path(folder) / CHECKPOINT, record
+        self.variables = [*model.variables, *model.optimizer.variables]
+        shapes = [[list(variable.shape), str(variable.dtype)] for variable in self.variables]
+        definition = definition | {"backend": keras.backend.backend(), "variables": shapes}
+        self.definition = json.loads(json.dumps(definition))
+        self.written, self.cost = -np.inf, 0.0
+
+    def restore(self):
+        """Sets the variables and the record as the checkpoint has them; returns the number of epochs done.
+
+        That is 0 where there is no checkpoint, and, said aloud, where it is broken. One of another training is refused,
+        because this one would overwrite it.
+        """
+        if not self.path.exists():
+            return 0
+        try:
+            header, arrays = self._read()
+        except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            print(f"{self.path}: a broken checkpoint ({error}); training starts from the beginning.", flush=True)
+            return 0
+        ours, theirs = self.definition, header.get("definition", {})
+        if header.get("format") != FORMAT or theirs != ours:
+            others = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
+            raise BadInput(
+                f"{self.path}: a checkpoint of another training, by its {', '.join(others) or 'format'}; expected one "
+                "of this training, or none."
+            )
+        for variable, array in zip(self.variables, arrays, strict=True):
+            variable.assign(array)
+        self.record.first_losses, self.record.history = header["first_losses"], header["history"]
+        return header["epochs"]
+
+    def _read(self):
+        """The header, empty where it is another's archive, and the arrays, none where it is of another training."""
+        with zipfile.ZipFile(self.path) as archive:
+            header, arrays = {}, []
+            if "header.json" in archive.namelist():
+                header = json.loads(archive.read("header.json"))
+            if header.get("definition") == self.definition:
+                for index in range(len(self.variables)):
+                    with archive.open(f"{index}.npy") as file:
+                        arrays.append(np.lib.format.read_array(file, allow_pickle=False))
+        return header, arrays
+
+    def on_epoch_end(self, epoch, logs=None):
+        began = time.monotonic()
+        if began - self.written < self.cost / SHARE and epoch + 1 < self.params["epochs"]:
+            return
+        _ = self.model  # asking for it makes JAX put the trained values back into the variables
+        header = {
+            "format": FORMAT, "definition": self.definition, "epochs": epoch + 1,
+            "first_losses": self.record.first_losses, "history": self.record.history,
+        }  # fmt: skip
+        # Not np.savez, which on a full disk leaves an open archive behind that complains when it is collected.
+        with atomic(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+            archive.writestr("header.json", json.dumps(header))
+            for index, variable in enumerate(self.variables):
+                with archive.open(f"{index}.npy", "w", force_zip64=True) as file:
+                    value = np.asarray(keras.ops.convert_to_numpy(variable.value))
+                    if value.dtype.kind == "V":  # bfloat16, which NumPy would forget the name of
+                        value = value.astype("float32")
+                    np.lib.format.write_array(file, value, allow_pickle=False)
+        self.written = time.monotonic()
+        self.cost = self.written - began
+
+
+def digest(arrays):
+    """Twelve hexadecimal digits that stand for the bytes of a nest of arrays."""
+    total = hashlib.sha256()
+    for array in keras.tree.flatten(arrays):
+        total.update(np.ascontiguousarray(keras.ops.convert_to_numpy(array)).tobytes())
+    return total.hexdigest()[:12]
+
+
+def _lock(path, name):
+    """Opens the file at `path`, made with its folder if need be, for this run alone."""
+    while True:
+        # Round again where the run before removes file and folder between any two of these lines.
+        with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as stack:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(open(path, "a+", encoding="utf-8"))
+            try:
+                if fcntl is not None:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise BadInput(f"{name}: another run is making it; expected that one to end first.") from None
+            except OSError:
+                pass  # a file system without locks
+            if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # the lock of a removed file keeps nobody out
+                stack.pop_all()  # left open
+                return file
+
+
+@contextlib.contextmanager
+def atomic_folder(folder, mark):
+    """Gives a folder to fill, which takes the place of `folder` at the end; on an error `folder` stays as before.
+
+    It lies in `.NAME.part` beside it, for one run at a time. After a run that was stopped in it, with the same `mark`,
+    it is given again as that run left it, if there is a checkpoint or a manifest in it; else it is given empty.
+    """
+    folder = Path(folder)
+    part = folder.with_name(f".{folder.name}.part")
+    content = part / folder.name
+
+    def is_worth_keeping():
+        return any((content / name).exists() for name in (CHECKPOINT, "manifest.json"))
+
+    with writing(part):
+        lock = _lock(part / "mark", folder)
+    with lock:
+        with writing(part):
+            lock.seek(0)
+            if lock.read() != mark or not is_worth_keeping():
+                shutil.rmtree(content, ignore_errors=True)
+                lock.truncate(0)
+                lock.write(mark)
+                lock.flush()
+                content.mkdir()
+            for path in content.rglob(".*"):  # what a kill left of atomic writes
+                path.unlink()
+        try:
+            yield content
+            (content / CHECKPOINT).unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
+            os.replace(content, folder)
+        finally:
+            if not is_worth_keeping():
+                shutil.rmtree(part, ignore_errors=True)
