@@ -444,7 +444,7 @@ if "3" in numbers["S2"]["improvement"]:
 # %% [markdown]
 # ## 7 · One scene on its way
 #
-# What changes in the *sound* while the loss goes down? We take a test scene of two events that goes rather well: by
+# What changes in the *sound* while the loss goes down? We take a test scene of two events that goes better than most: by
 # S2's improvement it stands above three quarters of the others. (Section 8 has the median and the worst.) Each
 # snapshot separates it; channels are paired with the sources in the way that scores best.
 

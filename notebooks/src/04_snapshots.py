@@ -184,8 +184,8 @@ for name, found in improvement.items():
 medians = []
 for name in ("mixture", *NAMES, "ideal"):
     found = numbers[name]
-    row = {events: values["median"] for events, values in found["improvement"].items()}
-    medians.append({"what": name, "1": found["reconstruction"]["median"]} | row)
+    row = {events: f"{values['median']:+.1f}" for events, values in found["improvement"].items()}
+    medians.append({"what": name, "1": f"{found['reconstruction']['median']:.1f}"} | row)
 columns = {"what": "median in dB", "1": "one event: SI-SNR of the best channel"}
 columns |= {events: f"{events} events: improvement" for events in numbers["S2"]["improvement"]}
 notebook.table(medians, columns)
