@@ -8,16 +8,18 @@ import keras
 from keras import ops
 
 EPSILON = 1e-3  # of the normalisation, as in the original
-WORTH_COMPILING = 200_000  # numbers in an array; below this, XLA takes longer to compile than it ever saves
+WORTH_COMPILING = 40_000  # numbers in one clip's array; below this, XLA takes longer to compile than it ever saves
 STRETCHES = 16
 
 
 def applies(u):
     """Whether to use this room for u (clips, frames, features): while TensorFlow traces a graph for a CPU.
 
-    JAX and XLA on a GPU fuse by themselves; torch and TensorFlow without a graph would run each small step alone.
+    JAX and XLA on a GPU fuse by themselves; torch and TensorFlow without a graph would run each small step alone. The
+    number of clips need not be known: Keras' `fit` leaves it open.
     """
-    if keras.backend.backend() != "tensorflow" or None in u.shape or u.shape.num_elements() < WORTH_COMPILING:
+    frames, features = u.shape[1:]
+    if keras.backend.backend() != "tensorflow" or frames is None or frames * features < WORTH_COMPILING:
         return False
     import tensorflow as tf
 

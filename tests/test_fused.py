@@ -88,14 +88,31 @@ def test_half_precision_is_no_worse_than_the_plain_layers(monkeypatch):
     assert error(half) < 1.5 * error(plain)
 
 
-def test_is_for_graphs_and_large_arrays_of_known_size(monkeypatch):
-    taken = []
+@pytest.mark.parametrize(
+    "shape, applies",
+    [((1, 10, 10), True), ((1, 9, 10), False), ((None, 10, 10), True), ((1, None, 10), False)],
+)
+def test_is_for_graphs_and_large_arrays_of_known_length(shape, applies, monkeypatch):
     monkeypatch.setattr(fused, "WORTH_COMPILING", 100)
-    tf.function(lambda u: taken.append(fused.applies(u)), autograph=False)(tf.zeros((1, 10, 10)))
-    tf.function(lambda u: taken.append(fused.applies(u)), autograph=False)(tf.zeros((1, 9, 10)))
-    assert taken == [True, False]
+    found = []
+    tf.function(lambda u: found.append(fused.applies(u)), autograph=False).get_concrete_function(tf.TensorSpec(shape))
+    assert found == [applies]
     assert not fused.applies(tf.zeros((1, 10, 10)))  # not in a graph
-    tf.function(
-        lambda u: taken.append(fused.applies(u)), autograph=False, input_signature=[tf.TensorSpec((None, 10, 10))]
-    )(tf.zeros((1, 10, 10)))
-    assert taken[-1] is False
+
+
+def test_fit_reaches_it(monkeypatch):
+    """Keras leaves the number of clips open in `fit`; the fused passes must be taken all the same."""
+    calls, applies = [], fused.applies
+    monkeypatch.setattr(fused, "applies", lambda u: calls.append(applies(u)) or calls[-1])
+
+    class Data(keras.utils.PyDataset):
+        def __len__(self):
+            return 1
+
+        def __getitem__(self, index):
+            return (np.ones((2, 50, 8), "float32"), np.ones((2, 50, 8), "float32"))
+
+    model = keras.Sequential([block_with((0.1, 0.1), 1)])
+    model.compile("sgd", "mse", jit_compile=False)
+    model.fit(Data(), verbose=0)
+    assert calls[-1]
