@@ -57,10 +57,13 @@ test: lint
 	SEPCL_PROFILE=smoke SEPCL_OUT=$(CURDIR)/artifacts/test $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 -W default notebooks
 	$(BIN)/python -m pytest -s tests/test_tutorial.py
 
-# What no backend touches is tested once. On JAX these tests compile much and compute little: XLA need not optimise.
+# What no backend touches is tested once. On JAX the tests compile thousands of small programs and run each a few times:
+# XLA need not optimise, and what one process or model compiled the next one takes from .venv-latest/compiled.
 LATEST = .venv-latest/bin/python -m pytest tests --ignore=tests/test_tutorial.py
 ONCE = audio build files notebooks profiles run scenes sounds
 
+test-latest: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.venv-latest/compiled
+test-latest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 test-latest: .venv-latest/installed
 	KERAS_BACKEND=tensorflow $(LATEST)
 	KERAS_BACKEND=jax XLA_FLAGS=--xla_backend_optimization_level=0 $(LATEST) $(ONCE:%=--ignore=tests/test_%.py)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import shutil
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 from keras.ops import convert_to_numpy as to_numpy
 
 from sepcl_keras import course as course_module
+from sepcl_keras.checkpoint import CHECKPOINT
 from sepcl_keras.course import Course, embed, read_rows, windows
 from sepcl_keras.encoder import CNN14
 from sepcl_keras.files import ROOT, BadInput
@@ -55,6 +57,81 @@ def test_a_failure_leaves_nothing_behind_and_the_old_artifact_in_place(course, t
         Course("smoke", "made", 0, tmp_path).load_or_train("thing", {"a": 2}, fail, lambda folder: None)
     assert (course.folder / "thing" / "x").read_text() == "{'a': 1}"
     assert [path.name for path in course.folder.iterdir()] == ["thing"]
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_what_was_stopped_goes_on_with_the_same_definition_and_starts_anew_with_another(course, tmp_path):
+    def stop(folder):
+        (folder / CHECKPOINT).write_text("step 25")
+        raise Stopped
+
+    def go_on(folder):
+        found.append([path.name for path in folder.iterdir()])
+
+    found = []
+    for definition in ({"a": 1}, {"a": 2}):
+        with pytest.raises(Stopped):
+            course.load_or_train("thing", {"a": 1}, stop, lambda folder: None)
+        assert [path.name for path in course.folder.iterdir()] == [".thing.part"]
+        Course("smoke", "made", 0, tmp_path).load_or_train("thing", definition, go_on, lambda folder: None)
+        assert [path.name for path in course.folder.iterdir()] == ["thing"]
+        assert [path.name for path in (course.folder / "thing").iterdir()] == ["manifest.json"]
+        shutil.rmtree(course.folder / "thing")
+    assert found == [[CHECKPOINT], []]
+
+
+def test_an_artifact_stopped_when_whole_is_not_made_again(course, tmp_path, monkeypatch):
+    replace = os.replace
+
+    def not_of_folders(source, target):
+        if os.path.isdir(source):
+            raise Stopped
+        replace(source, target)
+
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(os, "replace", not_of_folders)
+        counting(course, {"a": 1}, [])
+    assert [path.name for path in course.folder.iterdir()] == [".thing.part"]
+    calls = []
+    assert counting(Course("smoke", "made", 0, tmp_path), {"a": 1}, calls) == ("{'a': 1}", {"made": 1}) and not calls
+
+
+def test_two_runs_do_not_make_one_artifact_at_once(course, tmp_path):
+    def make(folder):
+        with pytest.raises(BadInput, match="thing: another run is making it; expected"):
+            Course("smoke", "made", 0, tmp_path).load_or_train("thing", {"a": 1}, make, lambda folder: None)
+        return "once"
+
+    assert course.load_or_train("thing", {"a": 1}, make, lambda folder: None) == (None, "once")
+
+
+def test_every_training_gets_the_folder_its_checkpoint_stays_in(course, monkeypatch):
+    def stop(*arguments, folder=None, **options):
+        folder = folder or arguments[-1]
+        (folder / CHECKPOINT).touch()
+        raise Stopped
+
+    for name in ("train_separator", "pretrain", "train_supervised"):
+        monkeypatch.setattr(course_module.training, name, stop)
+    monkeypatch.setattr(Course, "views", lambda self: None)
+    monkeypatch.setattr(Course, "log_mel", lambda self, split: None)
+    for train, part in (
+        (course.snapshots, ".separator.part/separator"),
+        (course.encoder, "encoders/.main.part/main"),
+        (course.supervised_encoder, "encoders/.supervised.part/supervised"),
+    ):
+        with pytest.raises(Stopped):
+            train()
+        assert (course.folder / part / CHECKPOINT).exists()
+
+
+def test_the_start_of_the_basis_is_part_of_what_defines_a_separator(course):
+    before = course._separator_definition()
+    course.profile = dataclasses.replace(course.profile, separator_start="random")
+    assert course._separator_definition() != before
 
 
 def test_results_are_kept_by_number(course):

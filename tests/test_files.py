@@ -15,6 +15,12 @@ def test_an_interrupted_write_leaves_the_old_file_and_no_litter(tmp_path):
     assert [p.name for p in path.parent.iterdir()] == ["numbers.json"]
 
 
+def test_what_the_file_system_refuses_is_one_sentence(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(BadInput, match="numbers.json: cannot be written .*; expected a folder"):
+        write_json(tmp_path / "file" / "numbers.json", {"a": 1})
+
+
 def test_what_json_cannot_hold_is_not_written(tmp_path):
     with pytest.raises(ValueError):
         write_json(tmp_path / "numbers.json", {"a": float("nan")})

@@ -12,6 +12,7 @@ def test_sizes_fit_together(profile):
     assert get_profile(profile.name) is profile
     steps = list(profile.snapshot_steps.values())
     assert list(profile.snapshot_steps) == ["N", "F", "S1", "S2"] and steps == sorted(set(steps)) and steps[0] == 0
+    assert profile.separator_start in ("mdct", "random")
     assert profile.separator_batch % 2 == 0  # neighbours become mixtures of mixtures
     assert profile.batch_size <= profile.scenes["train"]
     assert LogMel().frames(profile.clip_samples) >= 2 * PATCH_FRAMES  # room for temporal proximity
