@@ -110,6 +110,12 @@ def shifted(x, by):
 
 
 @kernel
+def activated_moments(x, slope):
+    (x,) = float32(x)
+    return moments(x, slope)
+
+
+@kernel
 def negative_part(d_x, x):
     """Sums over time (clips, features) of d_x · min(x, 0)."""
     d_x, x = float32(d_x, x)
@@ -128,11 +134,12 @@ def through_moments(d_p, d_mean, d_variance, mean, z, slope):
 
 
 @functools.cache
-def activated_convolution(offsets):
+def activated_convolution(offsets, training):
     """PReLU, normalisation over time, depthwise convolution, PReLU: a function with its gradient.
 
     Args:
         offsets: tap k of the convolution reads the frame `offsets[k]` later, zeros beyond the clip.
+        training: whether what the gradient needs is kept; else fewer passes do, and a gradient would be traced.
 
     The function takes u (clips, frames, features), slope, gamma, beta, taps (taps, features), bias (features,) and the
     second slope; it returns p (clips, frames, features) and its mean and variance over time (clips, features).
@@ -140,17 +147,27 @@ def activated_convolution(offsets):
     A traced gradient would pass four times as often over memory.
     """
 
+    def convolved(u, slope, scale, offset, taps, bias):
+        (u,) = float32(u)
+        n = prelu(u, slope) * scale[:, None] + offset[:, None]
+        return sum(shifted(n, by) * taps[k] for k, by in enumerate(offsets)) + bias
+
     @kernel
-    def forward(u, slope, gamma, beta, taps, bias, slope2):
-        dtype, (u,) = u.dtype, float32(u)
-        mean, variance = moments(u, slope)
+    def with_z(*arrays):
+        *arrays, slope2 = arrays
+        z = convolved(*arrays)
+        return ops.cast(z, arrays[0].dtype), ops.cast(prelu(z, slope2), arrays[0].dtype)
+
+    @kernel
+    def without_z(*arrays):
+        *arrays, slope2 = arrays
+        return ops.cast(prelu(convolved(*arrays), slope2), arrays[0].dtype)
+
+    def normalisation(u, slope, gamma, beta):
+        mean, variance = activated_moments(u, slope)
         inverse = ops.rsqrt(variance + EPSILON)
         scale = inverse * gamma
-        offset = beta - mean * scale
-        n = prelu(u, slope) * scale[:, None] + offset[:, None]
-        z = sum(shifted(n, by) * taps[k] for k, by in enumerate(offsets)) + bias
-        p = prelu(z, slope2)
-        return ops.cast(z, dtype), ops.cast(p, dtype), mean, inverse, scale, offset, *moments(z, slope2)
+        return mean, inverse, scale, beta - mean * scale
 
     @kernel
     def sums(d_z, z, u, slope):
@@ -176,7 +193,9 @@ def activated_convolution(offsets):
     @ops.custom_gradient
     def function(u, slope, gamma, beta, taps, bias, slope2):
         frames = u.shape[1]
-        z, p, mean, inverse, scale, offset, mean2, variance2 = forward(u, slope, gamma, beta, taps, bias, slope2)
+        mean, inverse, scale, offset = normalisation(u, slope, gamma, beta)
+        z, p = with_z(u, slope, scale, offset, taps, bias, slope2)
+        mean2, variance2 = activated_moments(z, slope2)
 
         def gradient(d_p, d_mean2, d_variance2):
             d_z = through_moments(d_p, d_mean2, d_variance2, mean2, z, slope2)
@@ -194,4 +213,9 @@ def activated_convolution(offsets):
 
         return (p, mean2, variance2), gradient
 
-    return function
+    def inference(u, slope, gamma, beta, taps, bias, slope2):
+        _, _, scale, offset = normalisation(u, slope, gamma, beta)
+        p = without_z(u, slope, scale, offset, taps, bias, slope2)
+        return p, *activated_moments(p, 1.0)
+
+    return function if training else inference

@@ -88,20 +88,20 @@ class TDCNBlock(keras.layers.Layer):
         for layer in (self.first, self.convolution, self.second, self.down):
             layer.build(hidden)
 
-    def call(self, x):
+    def call(self, x, training=None):
         u = self.up(x)  # (clips, frames, hidden)
         if fused.applies(u):
-            return x + self._fused(u)
+            return x + self._fused(u, training is not False)
         return x + self.down(self.second(self.convolution(self.first(u))))
 
-    def _fused(self, u):
+    def _fused(self, u, training):
         """The same, in fewer passes over memory."""
         first, second, convolution = self.first, self.second, self.convolution
         reach = (convolution.kernel_size - 1) * convolution.dilation
         offsets = tuple(k * convolution.dilation - reach // 2 for k in range(convolution.kernel_size))
         weights = first.slope, first.gamma, first.beta, convolution.kernel[:, :, 0], convolution.bias, second.slope
         weights = (ops.cast(weight, "float32") for weight in weights)
-        p, mean, variance = fused.activated_convolution(offsets)(u, *weights)
+        p, mean, variance = fused.activated_convolution(offsets, training)(u, *weights)
         # The second normalisation goes into the kernel after it, which is smaller than the clip.
         scale = ops.rsqrt(variance + EPSILON) * ops.cast(second.gamma, "float32")  # (clips, hidden)
         offset = ops.cast(second.beta, "float32") - mean * scale

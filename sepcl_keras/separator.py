@@ -123,7 +123,7 @@ class TDCNPlusPlus(keras.Model):
         total = sum(chunks)  # (clips, sources, hops, step)
         return ops.reshape(total, (-1, sources, ops.shape(total)[2] * step))[:, :, :samples]
 
-    def call(self, mixture):
+    def call(self, mixture, training=None):
         c = self.config
         if len(mixture.shape) != 2:
             raise BadInput(f"TDCNPlusPlus: a mixture of shape {tuple(mixture.shape)}; expected (clips, samples).")
@@ -136,7 +136,7 @@ class TDCNPlusPlus(keras.Model):
                     if self.skips:
                         x = x + self.skips[f"{earlier}_{index}"](y)
                 repeat_inputs[index] = x
-            x = block(x)
+            x = block(x, training=training)
         masks = self.masks(x)
         masks = ops.reshape(masks, (-1, ops.shape(masks)[1], c["num_sources"], c["num_basis"]))
         masked = ops.transpose(masks * coefficients[:, :, None], (0, 2, 1, 3))  # (clips, sources, frames, basis)

@@ -5,7 +5,9 @@ import numpy as np
 import pytest
 
 from sepcl_keras import fused
+from sepcl_keras.backend import inference
 from sepcl_keras.layers import TDCNBlock
+from sepcl_keras.separator import TDCNPlusPlus
 
 if keras.backend.backend() != "tensorflow":
     pytest.skip("the fused passes are for TensorFlow alone", allow_module_level=True)
@@ -30,19 +32,20 @@ def block_with(slopes, dilation, dtype="float32", features=12):
     return block
 
 
-def value_and_gradients(block, x, d_y):
+def value_and_gradients(block, x, d_y, training=None):
     """Output of the block, and the gradients of x and of every weight, in a graph."""
 
     @tf.function(autograph=False)
     def run(x):
         with tf.GradientTape() as tape:
             tape.watch(x)
-            y = block(x)
+            y = block(x, training=training)
         return [y, *tape.gradient(y, [x, *(v.value for v in block.trainable_variables)], d_y)]
 
     return [np.asarray(tf.cast(value, "float32")) for value in run(tf.constant(x))]
 
 
+@pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize(
     "clips, frames, dilation, slopes",
     [
@@ -53,11 +56,11 @@ def value_and_gradients(block, x, d_y):
         (1, 1, 1, (0.1, 0.1)),
     ],
 )
-def test_equals_the_plain_layers_and_their_traced_gradient(clips, frames, dilation, slopes, monkeypatch):
+def test_equals_the_plain_layers_and_their_traced_gradient(clips, frames, dilation, slopes, training, monkeypatch):
     block = block_with(slopes, dilation)
     r = np.random.default_rng(frames)
     x, d_y = r.standard_normal((2, clips, frames, 8)).astype("float32")
-    ours = value_and_gradients(block, x, d_y)
+    ours = value_and_gradients(block, x, d_y, training)
     monkeypatch.setattr(fused, "applies", lambda u: False)
     plain = value_and_gradients(block, x, d_y)
     names = ["y", "x", *(v.path for v in block.trainable_variables)]
@@ -65,10 +68,11 @@ def test_equals_the_plain_layers_and_their_traced_gradient(clips, frames, dilati
         np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5 * max(1.0, np.abs(b).max()), err_msg=name)
 
 
-def test_a_loud_constant_does_not_drown_the_variance(monkeypatch):
+@pytest.mark.parametrize("training", [True, False])
+def test_a_loud_constant_does_not_drown_the_variance(training, monkeypatch):
     block = block_with((0.1, 0.1), 2)
     x = (300.0 + np.random.default_rng(0).standard_normal((2, 80, 8))).astype("float32")
-    ours = value_and_gradients(block, x, np.ones_like(x))
+    ours = value_and_gradients(block, x, np.ones_like(x), training)
     monkeypatch.setattr(fused, "applies", lambda u: False)
     np.testing.assert_allclose(ours[0], value_and_gradients(block, x, np.ones_like(x))[0], atol=2e-2, rtol=1e-3)
 
@@ -116,3 +120,16 @@ def test_fit_reaches_it(monkeypatch):
     model.compile("sgd", "mse", jit_compile=False)
     model.fit(Data(), verbose=0)
     assert calls[-1]
+
+
+def test_separation_of_a_fixed_length_reaches_the_passes_without_a_gradient(monkeypatch):
+    """Keras' `predict` traces the first length as it is, and tells the layers that nobody trains."""
+    asked, made = [], fused.activated_convolution
+    monkeypatch.setattr(
+        fused, "activated_convolution", lambda offsets, training: asked.append(training) or made(offsets, training)
+    )
+    separator = TDCNPlusPlus(num_basis=8, bottleneck=8, hidden=12, dilations=(1, 2), repeats=1)
+    mixture = np.random.default_rng(0).standard_normal((1, 900)).astype("float32")
+    channels = inference(separator)(mixture)
+    assert asked and not any(asked)
+    np.testing.assert_allclose(channels, separator(mixture), atol=1e-5)  # not in a graph: by the plain layers
