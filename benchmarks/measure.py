@@ -1,4 +1,4 @@
-"""One measurement a process: `python benchmarks/measure.py step|mixit|separation …` prints a line of JSON.
+"""One measurement a process: `python benchmarks/measure.py step|mixit|separation|encoder …` prints a line of JSON.
 
 Ours and the peer's take turns inside one process, so that a change of the machine's speed meets both; each round gives
 a ratio, and the median and the quartiles of the ratios are what counts.
@@ -12,7 +12,7 @@ import sys
 import time
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("what", choices=["step", "mixit", "separation"])
+parser.add_argument("what", choices=["step", "mixit", "separation", "encoder"])
 parser.add_argument("--threads", type=int, default=1)
 parser.add_argument("--policy", default="float32", help="of Keras: float32 or mixed_bfloat16")
 parser.add_argument("--rounds", type=int, default=12)
@@ -34,7 +34,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 from keras import ops  # noqa: E402
 
-from sepcl_keras import MixIT, TDCNPlusPlus  # noqa: E402
+from sepcl_keras import CNN14, MixIT, TDCNPlusPlus  # noqa: E402
 from sepcl_keras.backend import inference, keep_memory  # noqa: E402
 
 RATE, BACKEND = 16_000, keras.backend.backend()
@@ -198,6 +198,36 @@ def separation():
     }  # fmt: skip
 
 
+def encoder():
+    """Forward and backward of CNN14 at full width, d = 2,048 as PANNs', on patches of 0.96 s."""
+    keras.config.set_dtype_policy(arguments.policy)
+    patches = rng.standard_normal((arguments.clips, 96, 64)).astype("float32")
+    network = CNN14(2048)
+    network.build((None, 96, 64))
+    ours = with_gradients(
+        lambda patches: ops.mean(network(patches, training=True)), network.trainable_variables, patches
+    )
+    theirs = None
+    if not arguments.no_peer:
+        import panns
+        import torch
+
+        torch.manual_seed(0)
+        other = panns.Encoder().to("cuda" if torch.cuda.is_available() else "cpu")
+        theirs = torch_step(lambda x: _forgetting(other)(x).mean(), patches)
+    shapes = [(96 * 64 // 4**block, 64 * 2**block) for block in range(5)] + [(96 * 64 // 4**5, 2048)]
+    products = sum(9 * cells * width * (width + (width // 2 if width > 64 else 1)) for cells, width in shapes)
+    result = compared(ours, theirs)
+    share = 6 * products * arguments.clips / result["ours"] / ceiling(arguments.policy)
+    return result | {"share of the matrix-product ceiling": round(share, 3)}
+
+
+def _forgetting(network):
+    """The network, its gradients of the step before forgotten."""
+    network.zero_grad()
+    return network
+
+
 if __name__ == "__main__":
     keep_memory()
-    print(json.dumps({"step": step, "mixit": mixit, "separation": separation}[arguments.what]()))
+    print(json.dumps({"step": step, "mixit": mixit, "separation": separation, "encoder": encoder}[arguments.what]()))

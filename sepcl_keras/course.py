@@ -23,7 +23,7 @@ from sepcl_keras.separation import evaluate_separation
 # What an artifact depends on besides sizes and seeds: the code that makes it. (A made bank adds sounds.py itself.)
 DATA_CODE = ("audio", "scenes", "features")
 SEPARATOR_CODE = (*DATA_CODE, "fused", "layers", "separator", "losses", "training", "checkpoint", "backend")
-ENCODER_CODE = (*SEPARATOR_CODE, "processors", "augmentation", "encoder")
+ENCODER_CODE = (*SEPARATOR_CODE, "processors", "augmentation", "narrow", "encoder")
 MAIN_ROW = "S2∨F∨N joint"  # the best of the slides' Table 4: what notebook 07 trains at full length
 
 
