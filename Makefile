@@ -4,6 +4,8 @@ PROFILE = tiny
 DATA = made
 SEED = 0
 FROM = 00
+# Which packages: reference (requirements.txt) or gpu (requirements-gpu.txt); what .venv was made with, unless told.
+STACK = $(or $(shell cat .venv/stack 2>/dev/null),reference)
 
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -12,8 +14,8 @@ export PYTHONUNBUFFERED = 1
 .PHONY: help setup tutorial lab notebooks lint test test-latest bench clean
 
 help:
-	@echo "make setup      makes .venv and installs requirements.txt"
-	@echo "make tutorial   executes notebooks 00 to 10 in order; PROFILE=smoke|tiny DATA=made|FOLDER SEED=0 FROM=00"
+	@echo "make setup      makes .venv and installs requirements.txt; STACK=gpu takes requirements-gpu.txt: JAX with CUDA"
+	@echo "make tutorial   executes notebooks 00 to 10 in order; PROFILE=smoke|tiny|full DATA=made|FOLDER SEED=0 FROM=00"
 	@echo "make lab        opens the notebooks in JupyterLab"
 	@echo "make notebooks  generates notebooks/*.ipynb from notebooks/src/*.py"
 	@echo "make lint       ruff, and whether the notebooks are up to date"
@@ -22,18 +24,24 @@ help:
 	@echo "make bench      speed and memory beside asteroid, into benchmarks/RESULTS.md"
 	@echo "make clean      removes artifacts/"
 
-setup: .venv/installed
+setup: .venv/installed-$(STACK)
 
-.venv/installed: requirements.txt
+.venv/installed-reference: requirements.txt
+.venv/installed-gpu: requirements-gpu.txt
 .venv-latest/installed: requirements-latest.txt
 
 # The first Python of these that starts and is 3.11 or 3.12 (a shim of a version manager may be there and not start).
-.venv/installed .venv-latest/installed: pyproject.toml
+# An environment of another stack makes room. In that of the GPU every Python takes Keras' JAX backend, unless told.
+.venv/installed-reference .venv/installed-gpu .venv-latest/installed: pyproject.toml
+	@test ! -e $(@D)/stack || test "$(@F)" = "installed-$$(cat $(@D)/stack)" || rm -rf $(@D)
 	@set -e; for python in python3.12 python3.11 python3 python; do \
 	  if $$python -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then \
 	    echo "Making $(@D) with $$($$python --version)"; $$python -m venv $(@D); break; fi; done; \
 	  test -x $(@D)/bin/python || { echo "make: expected Python 3.11 or 3.12 on the PATH." >&2; exit 1; }
 	$(@D)/bin/python -m pip install --disable-pip-version-check -r $(filter %.txt,$^)
+	@case $(@F) in installed-gpu) echo "import os; os.environ.setdefault('KERAS_BACKEND', 'jax')" \
+	  > $$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/keras_backend.pth;; esac
+	@case $(@F) in installed-*) echo $(@F) | sed s/installed-// > $(@D)/stack;; esac
 	@touch $@
 
 tutorial: setup

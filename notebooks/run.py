@@ -34,7 +34,7 @@ COLUMNS = {
 
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--profile", default="tiny", help="smoke or tiny")
+    parser.add_argument("--profile", default="tiny", help="smoke, tiny or full")
     parser.add_argument("--data", default="made", help="made, or a folder in the layout of ESC-50")
     parser.add_argument("--seed", default="0", help="of all training")
     parser.add_argument("--from", dest="first", default="00", help="number of the first notebook to execute")

@@ -71,6 +71,24 @@ PROFILES = {
             separator=_SMALL_SEPARATOR | dict(num_basis=256, bottleneck=96, hidden=192),
             snapshot_steps=dict(N=0, F=20, S1=150, S2=2400),
         ),
+        Profile(
+            name="full",  # the paper's networks, snapshots at its steps; for a GPU
+            events_per_class=dict(train=400, validation=60, test=100),
+            scenes=dict(train=8000, validation=1000, test=2000),
+            clip_seconds=10.0,
+            separator=dict(num_sources=2),
+            separator_start="random",
+            separator_seconds=10.0,
+            separator_learning_rate=3e-4,
+            snapshot_steps=dict(N=0, F=500, S1=5000, S2=20_000),  # the paper's last one has 1.7 million
+            width=64,
+            batch_size=256,
+            pretraining_steps=4000,
+            supervised_steps=2000,
+            learning_rate=3e-4,
+            ablation_width=64,
+            ablation_steps=1000,
+        ),
     )
 }
 

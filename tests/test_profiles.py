@@ -1,10 +1,13 @@
 """Profiles fit together, and a wrong name is refused with the right ones."""
 
+import numpy as np
 import pytest
 
+from sepcl_keras.encoder import CNN14
 from sepcl_keras.features import PATCH_FRAMES, LogMel
 from sepcl_keras.files import BadInput
 from sepcl_keras.profiles import PROFILES, get_profile
+from sepcl_keras.separator import TDCNPlusPlus
 
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
@@ -19,5 +22,16 @@ def test_sizes_fit_together(profile):
 
 
 def test_an_unknown_profile_is_refused_with_those_there_are():
-    with pytest.raises(BadInput, match="PROFILE='huge': expected one of smoke, tiny"):
+    with pytest.raises(BadInput, match="PROFILE='huge': expected one of smoke, tiny, full"):
         get_profile("huge")
+
+
+def test_the_full_profile_has_the_papers_networks():
+    profile = get_profile("full")
+    separator = TDCNPlusPlus(**profile.separator)
+    separator.build((None, None))
+    encoder = CNN14(profile.embedding_dim, profile.width)
+    encoder.build((None, 96, 64))
+    assert separator.count_params() == 8_672_257
+    assert sum(np.prod(w.shape) for w in encoder.trainable_weights) == 75_739_712
+    assert [profile.snapshot_steps[name] for name in ("N", "F", "S1")] == [0, 500, 5000]
