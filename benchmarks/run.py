@@ -20,11 +20,11 @@ parser.add_argument("--gpu", action="store_true", help="the training step on a G
 parser.add_argument("--out", type=Path, default=HERE / "RESULTS.md")
 
 
-def measure(*arguments):
+def measure(*arguments, program="measure.py"):
     """The JSON that one measurement prints; its errors are shown."""
     print("measuring", *arguments, flush=True)
     done = subprocess.run(
-        [sys.executable, HERE / "measure.py", *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True
+        [sys.executable, HERE / program, *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True
     )
     return json.loads(done.stdout.splitlines()[-1])
 
@@ -73,6 +73,36 @@ STEP_HEAD = [
     "| forward + backward | ours, ms | asteroid, ms | ratio (quartiles) | goal | of the ceiling |",
     "|---|---|---|---|---|---|",
 ]
+
+
+def reading():
+    """Lines on how reading pairs of patches keeps up with training."""
+    lines = [
+        "## Reading",
+        "",
+        "Pairs of patches from views on disk (nine a clip), with the file in the page cache (warm) and not (cold).",
+        "Waiting is the share of the time that a device would wait which needs 20 ms a batch: what 256 pairs take",
+        "full-width CNN14, forward and backward (5.9 Tflop), at 300 Tflop/s.",
+        "",
+        "| clips | pairs in a batch | pairs a second: warm | cold | waiting: warm | cold | goal |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for clips, seconds, frames, batch_size in ((1200, 5, 498, 64), (1500, 10, 998, 256)):
+        size = ("--clips", clips, "--frames", frames, "--batch-size", batch_size)
+        rate, waiting = (measure(what, *size, program="reading.py") for what in ("pairs", "fed"))
+        shares = " | ".join(f"{100 * waiting[state]:.1f} %" for state in ("warm", "cold"))
+        lines.append(f"| {clips} of {seconds} s | {batch_size} | {rate['warm']} | {rate['cold']} | {shares} | 3 % |")
+    trained = measure("fit", program="reading.py")
+    memory = [measure("memory", "--clips", clips, "--frames", 100, program="reading.py") for clips in (1000, 100_000)]
+    return [
+        *lines,
+        "",
+        f"In a real `fit` (CNN14 of width 8, 64 pairs, TensorFlow, {trained['step'] * 1e3:.0f} ms a step) waiting",
+        f"takes {100 * trained['waiting']:.1f} % of the time, and a step {spread(trained['ratio'])} times as long as",
+        "one that has its batch at hand. The process grows over 300 batches of 64 pairs, of clips of 1 s, by",
+        f"{memory[0]['memory_mb']} MB with 1,000 clips, {memory[1]['memory_mb']} MB with 100,000 (a file of holes).",
+        "",
+    ]
 
 
 def on_a_cpu():
@@ -142,6 +172,7 @@ def on_a_cpu():
         "The share of the ceiling counts the products with the zeros around the last, narrow maps; ours skips them.",
         "",
     ]
+    lines += reading()
     return ["# Speed and memory on a CPU", "", "Made by `make bench`.", "", *lines]
 
 

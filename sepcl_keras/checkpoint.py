@@ -21,6 +21,7 @@ except ImportError:  # Windows: two runs of one artifact are then not kept apart
     fcntl = None
 
 CHECKPOINT = "checkpoint.npz"
+PROGRESS = "progress.json"  # how far work other than a training has come
 FORMAT = "sepcl_keras checkpoint 1"
 SHARE = 0.03  # of the time that writing checkpoints may take
 
@@ -165,14 +166,15 @@ def atomic_folder(folder, mark):
     """Gives a folder to fill, which takes the place of `folder` at the end; on an error `folder` stays as before.
 
     It lies in `.NAME.part` beside it, for one run at a time. After a run that was stopped in it, with the same `mark`,
-    it is given again as that run left it, if there is a checkpoint or a manifest in it; else it is given empty.
+    it is given again as that run left it, if there is a checkpoint, a record of progress or a manifest in it; else it
+    is given empty.
     """
     folder = Path(folder)
     part = folder.with_name(f".{folder.name}.part")
     content = part / folder.name
 
     def is_worth_keeping():
-        return any((content / name).exists() for name in (CHECKPOINT, "manifest.json"))
+        return any((content / name).exists() for name in (CHECKPOINT, PROGRESS, "manifest.json"))
 
     with writing(part):
         lock = _lock(part / "mark", folder)
