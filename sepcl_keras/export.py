@@ -69,13 +69,14 @@ def export_encoder(encoder, path, format="onnx", inputs="waveforms"):
     twin.build((None, PATCH_FRAMES, MEL_BANDS))
     twin.set_weights(encoder.get_weights())
     shape, front_end = front_ends[inputs]
-    model = keras.Sequential([keras.Input(shape, name=inputs, dtype="float32"), *front_end, twin])
+    model = keras.Sequential([keras.Input(shape, dtype="float32"), *front_end, twin])
     model.autocast = False
+    options = dict(verbose=False, input_signature=[keras.InputSpec("float32", (None, *shape), name=inputs)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # what the converters think of their own insides
         if format == "onnx":
             with atomic(path) as temporary:
-                model.export(str(temporary), format="onnx", verbose=False)
+                model.export(str(temporary), format="onnx", **options)
         else:
             with atomic_folder(path, format) as folder:
-                model.export(str(folder), format="tf_saved_model", verbose=False)
+                model.export(str(folder), format="tf_saved_model", **options)

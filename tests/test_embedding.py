@@ -21,12 +21,9 @@ from sepcl_keras.separator import TDCNPlusPlus
 PATCH = 15_600
 
 
-@pytest.fixture(scope="module")
-def encoder():
-    keras.utils.set_random_seed(0)
-    encoder = CNN14(8, width=2)
-    encoder.build((None, 96, 64))
-    return encoder
+@pytest.fixture
+def encoder(small_encoder):
+    return small_encoder
 
 
 def noise(*shape):
@@ -66,6 +63,7 @@ def test_any_length_has_the_windows_that_fit_and_a_short_one_is_filled_with_zero
 def test_a_clip_depends_neither_on_its_neighbours_nor_on_the_size_of_the_batch(encoder):
     clips = [noise(40_000), np.zeros(16_000, "float32"), 1e-3 * noise(70_000), 8 * noise(9_000)]
     alone = [embed([clip], encoder, show=False)[0] for clip in clips]
+    assert np.std([h[0] for h in alone], axis=0).min() > 0.01  # different sounds, different embeddings
     for size in (1, 3, 64):
         together = embed(clips, encoder, batch_size=size, show=False)
         for one, other in zip(alone, together, strict=True):
@@ -187,12 +185,14 @@ def test_nothing_in_a_file_is_executed(encoder, tmp_path):
     encoder.save(tmp_path / "encoder.keras")
     hidden = keras.saving.serialize_keras_object(lambda_that_writes(trace))
 
-    def hide(config):
-        config["config"]["dtype"] = hidden
-        return config
+    for place in ("dtype", "embedding_dim"):
 
-    with pytest.raises(BadInput, match="hidden.keras: expected a whole .keras file of a CNN14.*unsafe"):
-        load_encoder(rewritten(tmp_path / "encoder.keras", tmp_path / "hidden.keras", hide))
+        def hide(config, place=place):
+            config["config"][place] = hidden
+            return config
+
+        with pytest.raises(BadInput, match="hidden.keras: expected a whole .keras file of a CNN14, but reading it"):
+            load_encoder(rewritten(tmp_path / "encoder.keras", tmp_path / "hidden.keras", hide))
     assert not trace.exists()
 
 
