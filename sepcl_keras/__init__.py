@@ -1,6 +1,7 @@
 """Self-supervised audio representations from automatically separated sound scenes, in Keras 3."""
 
 from sepcl_keras.augmentation import SpecAugment
+from sepcl_keras.embedding import embed, load_encoder
 from sepcl_keras.encoder import CNN14, CoincidenceHead, SimilarityHead, load_panns_weights
 from sepcl_keras.evaluation import d_prime, mean_average_precision, query_by_example
 from sepcl_keras.features import LogMel
@@ -29,8 +30,10 @@ __all__ = [
     "SpecAugment",
     "TDCNPlusPlus",
     "d_prime",
+    "embed",
     "from_google_checkpoint",
     "get_profile",
+    "load_encoder",
     "load_google_weights",
     "load_panns_weights",
     "mean_average_precision",

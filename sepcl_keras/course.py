@@ -14,6 +14,7 @@ import numpy as np
 from sepcl_keras import evaluation, processors, training
 from sepcl_keras.backend import inference, keep_memory, make_repeatable
 from sepcl_keras.checkpoint import atomic_folder
+from sepcl_keras.embedding import embed_log_mel, load_encoder
 from sepcl_keras.features import PATCH_FRAMES, LogMel
 from sepcl_keras.files import ROOT, BadInput, fingerprint, read_json, write_json
 from sepcl_keras.profiles import get_profile
@@ -60,25 +61,6 @@ def code(modules):
     """A fingerprint of the sources of these modules of the library, and of the backend they run on."""
     sources = {name: Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8") for name in modules}
     return fingerprint(sources | {"backend": keras.backend.backend()})
-
-
-def windows(log_mel):
-    """Spectrograms (clips, frames, mels) to their non-overlapping patches (clips, windows, 96, mels)."""
-    number = log_mel.shape[1] // PATCH_FRAMES
-    patches = log_mel[:, : number * PATCH_FRAMES]
-    return patches.reshape(len(log_mel), number, PATCH_FRAMES, log_mel.shape[2])
-
-
-def embed(encoder, log_mel, batch_size=32):
-    """Embeddings h (clips, windows, d) of spectrograms (clips, frames, mels), in batches of clips."""
-    encode, parts = inference(encoder), []
-    for start in range(0, len(log_mel), batch_size):
-        batch = log_mel[start : start + batch_size]
-        # One shape of batch, so that it is compiled once: the last one is filled up with zeros.
-        batch = np.pad(batch, ((0, batch_size - len(batch)), (0, 0), (0, 0)))
-        patches = windows(batch).astype("float32")
-        parts.append(encode(patches.reshape(-1, *patches.shape[2:])).reshape(*patches.shape[:2], -1))
-    return np.concatenate(parts)[: len(log_mel)]
 
 
 class Course:
@@ -222,7 +204,7 @@ class Course:
             "code": code(ENCODER_CODE),
         }  # fmt: skip
         name = "encoders/main" if main else f"encoders/{row.row.replace('∨', 'v').replace(' ', '_')}-{seed}"
-        return self.load_or_train(name, definition, make, self._load_encoder)
+        return self.load_or_train(name, definition, make, load_encoder)
 
     def supervised_encoder(self):
         """The control trained on the labels, and its history."""
@@ -239,15 +221,11 @@ class Course:
             "width": p.width, "dim": p.embedding_dim, "steps": p.supervised_steps, "batch": p.batch_size,
             "learning_rate": p.learning_rate, "seed": self.seed, "code": code(ENCODER_CODE),
         }  # fmt: skip
-        return self.load_or_train("encoders/supervised", definition, make, self._load_encoder)
+        return self.load_or_train("encoders/supervised", definition, make, load_encoder)
 
     def untrained_encoder(self, width=None):
         """The control that has seen nothing: the same network as initialised from the seed."""
         return training.new_encoder(self.profile.embedding_dim, width or self.profile.width, self.seed)
-
-    @staticmethod
-    def _load_encoder(folder):
-        return keras.saving.load_model(folder / "encoder.keras")
 
     def embeddings(self, encoder):
         """Split → h (scenes, windows, d) of an encoder, or of the log-mel statistics where `encoder` is None."""
@@ -257,7 +235,7 @@ class Course:
                 split: evaluation.log_mel_statistics(np.asarray(self.log_mel(split), "float32"), number)
                 for split in SPLITS
             }
-        return {split: embed(encoder, self.log_mel(split)) for split in SPLITS}
+        return {split: embed_log_mel(self.log_mel(split), encoder) for split in SPLITS}
 
     def evaluate(self, embeddings):
         """The paper's evaluation of frozen embeddings on the test scenes.
@@ -287,7 +265,8 @@ class Course:
         return evaluate_separation(separators or self.snapshots()[0], self.scenes["test"], most)
 
     def _results_mark(self):
-        definition = self._separator_definition() | {"code": code((*ENCODER_CODE, "separation", "evaluation"))}
+        modules = (*ENCODER_CODE, "separation", "embedding", "evaluation")
+        definition = self._separator_definition() | {"code": code(modules)}
         return fingerprint(definition | {"profile": dataclasses.asdict(self.profile)})
 
     def record(self, number, **results):

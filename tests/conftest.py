@@ -23,6 +23,29 @@ def _seed():
     keras.utils.set_random_seed(0)
 
 
+@pytest.fixture(scope="session")
+def small_encoder():
+    """A `CNN14` (d = 8) whose batch norms know the statistics of sounds, as after training.
+
+    As initialised, so narrow a one lets little through: the embeddings of all sounds would be nearly the same, and
+    any comparison of them would pass.
+    """
+    from sepcl_keras.encoder import CNN14
+    from sepcl_keras.features import LogMel
+
+    keras.utils.set_random_seed(0)
+    encoder = CNN14(8, width=2)
+    encoder.build((None, 96, 64))
+    norms = [encoder.bn0, *(norm for block in encoder.blocks for norm in (block.bn1, block.bn2))]
+    for norm in norms:
+        norm.momentum = 0.0  # one batch is all they remember
+    level = np.geomspace(1e-3, 1, 16)[:, None]
+    encoder(LogMel()((level * np.random.default_rng(1).standard_normal((16, 15_600))).astype("float32")), training=True)
+    for norm in norms:
+        norm.momentum = 0.9
+    return encoder
+
+
 @pytest.fixture
 def in_a_fresh_process(tmp_path):
     """A function (path of a saved model, *inputs) → output, run in another Python that only loads and calls."""

@@ -13,8 +13,7 @@ from keras.ops import convert_to_numpy as to_numpy
 
 from sepcl_keras import course as course_module
 from sepcl_keras.checkpoint import CHECKPOINT
-from sepcl_keras.course import Course, embed, read_rows, windows
-from sepcl_keras.encoder import CNN14
+from sepcl_keras.course import Course, read_rows
 from sepcl_keras.files import ROOT, BadInput
 
 ESC10 = ROOT.parent / "shared" / "esc10"
@@ -167,15 +166,6 @@ def test_rows_are_the_slides_tables():
     for row in table_4:  # a row's name says what is in it
         assert row.processors == tuple(row.row.replace(" joint", "").split("∨"))
         assert row.coincidence == ("joint" in row.row) and row.similarity == 1 and row.spec_augment
-
-
-def test_windows_do_not_overlap_and_embed_goes_window_by_window():
-    log_mel = np.random.default_rng(0).standard_normal((3, 200, 64)).astype("float16")
-    np.testing.assert_array_equal(windows(log_mel)[:, 1], log_mel[:, 96:192])
-    encoder = CNN14(8, width=2)
-    h = embed(encoder, log_mel, batch_size=2)
-    assert h.shape == (3, 2, 8)
-    np.testing.assert_allclose(h[2, 1], to_numpy(encoder(log_mel[2:, 96:192].astype("float32")))[0], atol=1e-4)
 
 
 def test_the_untrained_encoder_depends_on_the_seed_alone(course):

@@ -40,7 +40,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from sepcl_keras import audio, notebook
-from sepcl_keras.course import windows
+from sepcl_keras.embedding import windows
 from sepcl_keras.features import PATCH_FRAMES, LogMel, mel_matrix
 from sepcl_keras.scenes import EVENT_PROBABILITIES, GAIN_DB, PEAK, SPLITS
 

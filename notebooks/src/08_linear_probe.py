@@ -38,7 +38,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from sepcl_keras import evaluation, notebook
-from sepcl_keras.course import embed, windows
+from sepcl_keras.embedding import embed_log_mel, windows
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
 
@@ -74,7 +74,7 @@ print(f"frozen encoder: {encoder.count_params():,} weights, h has {encoder.embed
 test, test_labels = course.scenes["test"], course.scenes["test"].labels  # labels (clips, classes), zeros and ones
 log_mel = course.log_mel("test")  # (clips, frames, mels)
 patches = windows(log_mel[:1])  # (1, windows, 96, mels)
-h_windows = embed(encoder, log_mel[:1])  # (1, windows, d)
+h_windows = embed_log_mel(log_mel[:1], encoder)  # (1, windows, d)
 h_clip = h_windows.mean(axis=1)  # (1, d)
 print("log-mel", log_mel[:1].shape, "-> patches", patches.shape, "-> h", h_windows.shape, "-> clip", h_clip.shape)
 
@@ -101,7 +101,7 @@ notebook.players({"test scene 0": test[0].mixture})
 # uses stored ones. So the h of a clip must not depend on who else is in the batch. That can be checked:
 
 # %%
-alone, in_company = embed(encoder, log_mel[:1]), embed(encoder, log_mel[:8])[:1]
+alone, in_company = embed_log_mel(log_mel[:1], encoder), embed_log_mel(log_mel[:8], encoder)[:1]
 difference = float(np.abs(alone - in_company).max() / np.abs(alone).max())
 assert difference < 1e-3, "h depends on the neighbours in the batch"
 print(f"largest relative difference of h, embedded alone or with seven others: {difference:.1e}")
@@ -447,11 +447,11 @@ recorded = course.record(
 #
 # | idea | in the paper | in the code |
 # |---|---|---|
-# | the product is h, before the heads | "h is used for downstream tasks" | `course.encoder()`, `embed` |
+# | the product is h, before the heads | "h is used for downstream tasks" | `course.encoder()`, `embed_log_mel` |
 # | frozen encoder, small classifier | "a shallow network on top" of it | `evaluation.shallow_classifier` |
 # | one hidden layer, ReLU | "MLP w/ one layer + ReLU"; width not given, 512 here | `hidden=512` |
 # | linear probe | not in the slides | `evaluation.linear_probe` |
-# | clip from windows | not in the slides; mean of window scores | `course.windows`, mean over axis 1 |
+# | clip from windows | not in the slides; mean of window scores | `embedding.windows`, mean over axis 1 |
 # | macro mAP | mAP over AudioSet's classes | `evaluation.mean_average_precision` |
 # | d′ | not in the slides | `evaluation.d_prime` |
 # | controls | other methods' published numbers | log-mel statistics, untrained, supervised |

@@ -34,7 +34,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from sepcl_keras import evaluation, notebook
-from sepcl_keras.course import embed
+from sepcl_keras.embedding import embed_log_mel
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
 
@@ -57,7 +57,7 @@ networks = {
     "ours": course.encoder()[0],
     "supervised encoder": course.supervised_encoder()[0],
 }
-of_windows = {name: embed(network, log_mel) for name, network in networks.items()}  # (clips, windows, d) each
+of_windows = {name: embed_log_mel(log_mel, network) for name, network in networks.items()}  # (clips, windows, d) each
 number = of_windows["ours"].shape[1]
 statistics = evaluation.log_mel_statistics(np.asarray(log_mel, "float32"), number)
 of_windows = {"log-mel statistics": statistics} | of_windows
@@ -388,7 +388,7 @@ print("recorded:", ", ".join(recorded))
 #
 # | idea | in the paper | in the code |
 # |---|---|---|
-# | nothing is trained | retrieval on h | `embed`, mean over windows |
+# | nothing is trained | retrieval on h | `embed_log_mel`, mean over windows |
 # | cosine distance | "compute cosine distance for all possible pairs" | `evaluation.query_by_example` |
 # | relevant and other pairs | (pos, pos) and (pos, neg) | positives i < j; positives × negatives |
 # | rank and AP, mean over classes | "rank distances & compute AP", mAP | `evaluation.query_by_example_map` |
