@@ -1,7 +1,7 @@
 """The encoder behind the interface of HEAR, the Holistic Evaluation of Audio Representations.
 
-`heareval sepcl_keras.hear --model encoder.keras` finds here the three functions it asks for. HEAR's models are modules
-of TensorFlow or of torch; Keras has to run on one of these.
+`hear-validator sepcl_keras.hear --model encoder.keras` finds here the three functions it asks for. HEAR's models are
+modules of TensorFlow or of torch; Keras has to run on one of these.
 
 Source: https://hearbenchmark.com/hear-api.html.
 """
