@@ -118,11 +118,12 @@ def test_mixit_learns_to_pull_tones_apart_and_keeps_its_snapshots(tmp_path):
     history = training.train_separator(clips, profile, 0, tmp_path)
     assert history["snr"][-1] > history["snr"][0] + 2.0  # backends start from other random weights: 2.5 to 4
     snapshots = {name: keras.saving.load_model(tmp_path / f"{name}.keras") for name in ("N", "F", "S1", "S2")}
-    mixture = clips[:1] + clips[1:2]
-    references = np.stack([clips[:1], clips[1:2]], axis=1)
-    losses = {name: to_numpy(MixIT()(references, separator(mixture))) for name, separator in snapshots.items()}
-    assert losses["S2"] < losses["S1"] < losses["N"]
-    np.testing.assert_allclose(to_numpy(snapshots["S2"](mixture)).sum(axis=1), mixture, atol=1e-5)
+    # Over all 32 mixtures: a single one may get worse between two snapshots, and on which backend it does is chance.
+    references = np.stack([clips[0::2], clips[1::2]], axis=1)
+    mixtures = references.sum(axis=1)
+    losses = {name: to_numpy(MixIT()(references, separator(mixtures))) for name, separator in snapshots.items()}
+    assert losses["S2"] < losses["S1"] - 1.0 < losses["N"] - 2.0
+    np.testing.assert_allclose(to_numpy(snapshots["S2"](mixtures)).sum(axis=1), mixtures, atol=1e-5)
 
 
 def test_one_seed_is_one_run_and_another_seed_another(tmp_path):
@@ -306,12 +307,29 @@ def test_the_learning_rate_climbs_straight_then_falls_as_a_cosine():
         assert to_numpy(schedule(step)) == pytest.approx(rate, rel=1e-5), step
 
 
+# Of 40 steps up to a rate of 1: two of warm-up, 38 of decay.
+RATES = [0.1, 0.55] + [0.01 + 0.99 * (1 + np.cos(np.pi * step / 38)) / 2 for step in range(38)]
+
+
 def test_fit_trains_by_this_schedule():
     """Under a constant gradient each of Adam's steps is the learning rate: the way gone is their sum."""
-    rates = [0.1, 0.55] + [0.01 + 0.99 * (1 + np.cos(np.pi * step / 38)) / 2 for step in range(38)]
-    model = train_line((1.0, -1.0, 1.0), 40, 1e-2)  # two steps of warm-up, 38 of decay
-    np.testing.assert_allclose(to_numpy(model.a.value), [-1e-2 * sum(rates), 1e-2 * sum(rates)], rtol=1e-4)
-    np.testing.assert_allclose(to_numpy(model.b.value), -1e-2 * sum(rates), rtol=1e-4)
+    model = train_line((1.0, -1.0, 1.0), 40, 1e-2)
+    np.testing.assert_allclose(to_numpy(model.a.value), [-1e-2 * sum(RATES), 1e-2 * sum(RATES)], rtol=1e-4)
+    np.testing.assert_allclose(to_numpy(model.b.value), -1e-2 * sum(RATES), rtol=1e-4)
+
+
+def test_a_snapshot_holds_the_weights_of_its_step(tmp_path):
+    """Not those of the epoch's beginning, which on JAX is all that the variables know until one asks."""
+
+    class Kept(Line):
+        def save(self, path):
+            path.write_text(str(float(to_numpy(self.b.value))))
+
+    model, steps = Kept(), dict(N=0, F=1, S1=7, S2=33)  # epochs of 20
+    data, snapshots = np.ones((1, 3), "float32"), training.Snapshots(model, steps, tmp_path)
+    training.fit(model, lambda n: training.Batches(data, 3, 1, n, 0), 40, 1e-2, callbacks=[snapshots], verbose=0)
+    for name, step in steps.items():
+        assert float((tmp_path / f"{name}.keras").read_text()) == pytest.approx(-1e-2 * sum(RATES[:step]), rel=1e-4)
 
 
 def test_crops_are_inside_the_clips_and_come_with_their_labels():
