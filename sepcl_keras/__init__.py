@@ -8,11 +8,11 @@ from sepcl_keras.features import LogMel
 from sepcl_keras.files import BadInput
 from sepcl_keras.google import from_google_checkpoint, load_google_weights
 from sepcl_keras.losses import Coincidence, MixIT, NTXent
+from sepcl_keras.models import ContrastiveModel, SeparationModel
 from sepcl_keras.profiles import PROFILES, Profile, get_profile
 from sepcl_keras.recordings import separate_file
 from sepcl_keras.separation import si_snr
 from sepcl_keras.separator import TDCNPlusPlus
-from sepcl_keras.training import ContrastiveModel, SeparationModel
 
 __all__ = [
     "CNN14",

@@ -4,6 +4,7 @@ import ctypes
 import sys
 
 import keras
+import numpy as np
 
 _repeatable = False  # TensorFlow has no public way to ask
 
@@ -38,10 +39,33 @@ def compile_with_xla():
     return bool(tf.config.list_physical_devices("GPU"))
 
 
+def use_all_devices():
+    """Shares every batch among all devices that JAX sees; on other backends, and with one device, does nothing.
+
+    To be called before weights are made, which then lie on each device. The step stays the one of a single device,
+    whose batch happens to be in parts: batch norm's statistics, NT-Xent and coincidence see the clips of all devices.
+    """
+    if keras.backend.backend() == "jax" and len(keras.distribution.list_devices()) > 1:
+        keras.distribution.set_distribution(keras.distribution.DataParallel())
+
+
+def number_of_devices():
+    """Among how many devices a batch is shared."""
+    distribution = keras.distribution.distribution()
+    return 1 if distribution is None else distribution.device_mesh.devices.size
+
+
 def inference(model):
     """A function from a NumPy batch to the model's NumPy output, compiled as suits the device."""
-    model.jit_compile = compile_with_xla()
-    return model.predict_on_batch
+    model.jit_compile, devices = compile_with_xla(), number_of_devices()
+    if devices == 1:
+        return model.predict_on_batch
+
+    def predict(batch):
+        filling = [(0, -len(batch) % devices)] + [(0, 0)] * (np.ndim(batch) - 1)
+        return model.predict_on_batch(np.pad(batch, filling))[: len(batch)]
+
+    return predict
 
 
 def fused_batch_norm(layer, x, training):

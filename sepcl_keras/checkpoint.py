@@ -26,31 +26,6 @@ FORMAT = "sepcl_keras checkpoint 1"
 SHARE = 0.03  # of the time that writing checkpoints may take
 
 
-class Record(keras.callbacks.Callback):
-    """What a training tells: the losses of the first ten steps, and each epoch's metrics.
-
-    The first losses are what two runs of one seed are compared by. A loss that is not finite ends the training.
-    """
-
-    def __init__(self):
-        super().__init__()
-        self.first_losses, self.history, self._total = [], {}, 0.0
-
-    def on_train_batch_end(self, batch, logs=None):
-        if len(self.first_losses) < 10 and batch == len(self.first_losses):
-            total = float(logs["loss"]) * (batch + 1)  # Keras logs the mean over the epoch so far
-            self.first_losses.append(total - self._total)
-            self._total = total
-
-    def on_epoch_end(self, epoch, logs=None):
-        for name, value in logs.items():
-            self.history.setdefault(name, []).append(float(value))
-        if not np.isfinite(self.history["loss"][-1]):
-            raise BadInput(
-                f"training diverged in epoch {epoch + 1}: the loss is not finite; expected a lower learning rate."
-            )
-
-
 class Checkpoint(keras.callbacks.Callback):
     """Keeps one checkpoint of a training in `folder`, written at the ends of epochs, whole or not at all.
 

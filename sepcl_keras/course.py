@@ -12,19 +12,21 @@ import keras
 import numpy as np
 
 from sepcl_keras import evaluation, processors, training
-from sepcl_keras.backend import inference, keep_memory, make_repeatable
+from sepcl_keras.backend import inference, keep_memory, make_repeatable, use_all_devices
 from sepcl_keras.checkpoint import atomic_folder
 from sepcl_keras.embedding import embed_log_mel, load_encoder
 from sepcl_keras.features import PATCH_FRAMES, LogMel
-from sepcl_keras.files import ROOT, BadInput, fingerprint, read_json, write_json
+from sepcl_keras.files import ROOT, BadInput, atomic, fingerprint, read_json, write_json
 from sepcl_keras.profiles import get_profile
 from sepcl_keras.scenes import SPLITS, Scenes, open_bank
 from sepcl_keras.separation import evaluate_separation
 
 # What an artifact depends on besides sizes and seeds: the code that makes it. (A made bank adds sounds.py itself.)
 DATA_CODE = ("audio", "scenes", "features")
-SEPARATOR_CODE = (*DATA_CODE, "fused", "layers", "separator", "losses", "training", "checkpoint", "backend")
-ENCODER_CODE = (*SEPARATOR_CODE, "processors", "augmentation", "narrow", "encoder")
+SEPARATOR_CODE = (
+    *DATA_CODE, "backend", "fused", "layers", "separator", "losses", "models", "logs", "checkpoint", "training",
+)  # fmt: skip
+ENCODER_CODE = (*SEPARATOR_CODE, "rows", "processors", "augmentation", "narrow", "encoder")
 MAIN_ROW = "S2∨F∨N joint"  # the best of the slides' Table 4: what notebook 07 trains at full length
 
 
@@ -90,6 +92,7 @@ class Course:
                 )
         self._kept = {}
         keep_memory()
+        use_all_devices()
         make_repeatable(seed)
 
     def load_or_train(self, name, definition, make, load):
@@ -150,7 +153,8 @@ class Course:
         def make(folder):
             mixtures, features = self.scenes[split].mixtures(), inference(keras.Sequential([LogMel()]))
             parts = [features(mixtures[i : i + 64]).astype("float16") for i in range(0, len(mixtures), 64)]
-            np.save(folder / "log_mel.npy", np.concatenate(parts))
+            with atomic(folder / "log_mel.npy") as temporary:
+                np.save(temporary, np.concatenate(parts))
 
         definition = self._data_definition() | {"split": split}
         return self.load_or_train(
@@ -176,10 +180,11 @@ class Course:
 
         return self.load_or_train("views", self._separator_definition(), make, processors.Views)[0]
 
-    def encoder(self, row=None, seed=None, verbose=2):
+    def encoder(self, row=None, seed=None, verbose=2, log=None):
         """An encoder pretrained as `row` says, and its history.
 
-        Without a row it is the main one, at the profile's full size; with one, at the size of the ablations.
+        Without a row it is the main one, at the profile's full size; with one, at the size of the ablations. `verbose`
+        and `log` are for a training, where there is one: see `training.fit`.
         """
         p, seed = self.profile, self.seed if seed is None else seed
         main = row is None
@@ -194,9 +199,10 @@ class Course:
             views = self.views()
             encoder, history = training.pretrain(
                 lambda steps: processors.ViewPairs(views, row.pairing, row.processors, p.batch_size, steps, seed),
-                seed=seed, verbose=verbose, folder=folder, **size, **objective,
+                seed=seed, verbose=verbose, folder=folder, log=log, **size, **objective,
             )  # fmt: skip
-            encoder.save(folder / "encoder.keras")
+            with atomic(folder / "encoder.keras") as temporary:
+                encoder.save(temporary)
             return history
 
         definition = self._separator_definition() | size | objective | {
@@ -214,7 +220,8 @@ class Course:
             encoder, history = training.train_supervised(
                 self.log_mel("train"), self.scenes["train"].labels, p, self.seed, folder
             )
-            encoder.save(folder / "encoder.keras")
+            with atomic(folder / "encoder.keras") as temporary:
+                encoder.save(temporary)
             return history
 
         definition = self._data_definition() | {

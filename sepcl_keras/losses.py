@@ -158,7 +158,10 @@ class NTXent(keras.losses.Loss):
 
     def call(self, z_a, z_b):
         """Losses (2N,): the anchors of `z_a`, then those of `z_b`."""
-        logits, positives = self.logits(z_a, z_b)
+        return self.losses(*self.logits(z_a, z_b))
+
+    def losses(self, logits, positives):
+        """The same, from what `logits` gives."""
         return ops.logsumexp(logits, axis=-1) - ops.take_along_axis(logits, positives[:, None], axis=-1)[:, 0]
 
     def logits(self, z_a, z_b):

@@ -1,118 +1,20 @@
-"""Training: the models whose `compute_loss` is the objective, TensorFlow's `train_step` written out, the recipes."""
+"""Training: batches of crops, the optimizer, `fit`, and the recipes for separator and encoder."""
 
 import keras
 import numpy as np
 from keras import ops
 
 from sepcl_keras.augmentation import SpecAugment
-from sepcl_keras.backend import compile_with_xla, make_repeatable
-from sepcl_keras.checkpoint import Checkpoint, Record, digest
-from sepcl_keras.encoder import CNN14, CoincidenceHead, SimilarityHead
+from sepcl_keras.backend import compile_with_xla, make_repeatable, number_of_devices
+from sepcl_keras.checkpoint import Checkpoint, digest
+from sepcl_keras.encoder import CNN14
 from sepcl_keras.features import PATCH_FRAMES
 from sepcl_keras.files import BadInput, atomic
-from sepcl_keras.losses import Coincidence, MixIT, NTXent
+from sepcl_keras.logs import Log, Record
+from sepcl_keras.models import ContrastiveModel, SeparationModel
 from sepcl_keras.separator import TDCNPlusPlus, start_from_mdct
 
 STEPS_IN_EPOCH = 25  # at most: an epoch here is what one line of progress reports
-
-
-class TensorFlowStep:
-    """The custom training step. On JAX and torch it is absent, and Keras' own step does the same."""
-
-    if keras.backend.backend() == "tensorflow":
-
-        def train_step(self, data):
-            import tensorflow as tf
-
-            (x, y, sample_weight) = keras.utils.unpack_x_y_sample_weight(data)
-            with tf.GradientTape() as tape:
-                outputs = self(x, training=True)
-                loss = self.compute_loss(x, y, outputs, sample_weight, training=True)
-                scaled = self.optimizer.scale_loss(loss)  # for float16; else the loss itself
-            gradients = tape.gradient(scaled, self.trainable_weights)
-            self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
-            self._loss_tracker.update_state(loss)
-            return {metric.name: metric.result() for metric in self.metrics}
-
-
-class SeparationModel(TensorFlowStep, keras.Model):
-    """Trains a separator by MixIT on batches of waveforms (2N, samples): neighbours become mixtures of mixtures."""
-
-    def __init__(self, separator, max_snr=30.0, **kwargs):
-        super().__init__(**kwargs)
-        self.autocast = False  # in mixed precision too, mixtures and references are summed in float32
-        self.separator, self.mixit = separator, MixIT(max_snr)
-        # The loss moves with the level of what a batch holds; the signal-to-noise ratio of the best remix does not.
-        self.snr_tracker = keras.metrics.Mean(name="snr")
-
-    @staticmethod
-    def pair(waveforms):
-        """(2N, samples) to the references (N, 2, samples)."""
-        return ops.reshape(waveforms, (-1, 2, waveforms.shape[-1]))
-
-    def call(self, waveforms, training=None):
-        """Channels (N, sources, samples) of the N mixtures of mixtures."""
-        return self.separator(ops.sum(self.pair(waveforms), axis=1), training=training)
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        references = self.pair(x)
-        losses = self.mixit.call(references, y_pred)  # (N,)
-        energy = ops.sum(ops.square(references), axis=-1)
-        level = ops.mean(ops.log10(energy + 1e-8), axis=-1) * 10.0
-        self.snr_tracker.update_state(level - losses)
-        return ops.mean(losses)
-
-
-class ContrastiveModel(TensorFlowStep, keras.Model):
-    """Trains an encoder on pairs of patches ((N, frames, mels), (N, frames, mels)).
-
-    Args:
-        encoder: patches to h (N, d); shared by both views and both tasks.
-        similarity, coincidence: weights of NT-Xent on z and of coincidence prediction on h; zero leaves a task out.
-        temperature: of NT-Xent.
-        augmentation: a layer for patches, or None; each patch of each view gets a draw of its own.
-    """
-
-    def __init__(self, encoder, similarity=1.0, coincidence=1.0, temperature=0.2, augmentation=None, **kwargs):
-        super().__init__(**kwargs)
-        self.encoder, self.augmentation = encoder, augmentation
-        self.similarity, self.coincidence = similarity, coincidence
-        if similarity:
-            self.similarity_head, self.nt_xent = SimilarityHead(name="similarity_head"), NTXent(temperature)
-            self.similarity_tracker = keras.metrics.Mean(name="similarity")
-            self.accuracy_tracker = keras.metrics.Mean(name="accuracy")
-        if coincidence:
-            self.coincidence_head, self.balanced_entropy = CoincidenceHead(name="coincidence_head"), Coincidence()
-            self.coincidence_tracker = keras.metrics.Mean(name="coincidence")
-
-    def call(self, views, training=None):
-        # One joint forward pass: both views share the batch norm's statistics, which else would give them away.
-        patches = ops.concatenate(views, axis=0)  # (2N, frames, mels)
-        if self.augmentation is not None:
-            patches = self.augmentation(patches, training=training)
-        h_a, h_b = ops.split(self.encoder(patches, training=training), 2, axis=0)  # (N, d) each
-        outputs = {}
-        if self.similarity:
-            outputs["z"] = (self.similarity_head(h_a), self.similarity_head(h_b))
-        if self.coincidence:
-            outputs["logits"] = self.coincidence_head(h_a, h_b)  # (N, N)
-        return outputs
-
-    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
-        total = 0.0
-        if self.similarity:
-            loss = self.nt_xent(*y_pred["z"])
-            logits, positives = self.nt_xent.logits(*y_pred["z"])
-            right = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), ops.cast(positives, "int32"))
-            self.similarity_tracker.update_state(loss)
-            self.accuracy_tracker.update_state(ops.cast(right, "float32"))
-            total += self.similarity * loss
-        if self.coincidence:
-            logits = y_pred["logits"]
-            loss = self.balanced_entropy(ops.zeros_like(logits), logits)
-            self.coincidence_tracker.update_state(loss)
-            total += self.coincidence * loss
-        return total
 
 
 class Batches(keras.utils.PyDataset):
@@ -172,7 +74,25 @@ def learning_rates(peak, steps, warmup):
     )
 
 
-def fit(model, batches, steps, learning_rate, loss=None, callbacks=(), verbose=2, folder=None, definition=None):
+class Adam(keras.optimizers.Adam):
+    """Keras' Adam that also sums up the norms of the gradients it is given, before it clips them.
+
+    The sum is a variable like its others, so that it costs the step nothing but the sum itself on any backend.
+    """
+
+    def build(self, variables):
+        super().build(variables)
+        self.gradient_norms = self.add_variable(shape=(), name="gradient_norms")
+
+    def apply(self, grads, trainable_variables=None):
+        squares = [ops.sum(ops.square(ops.cast(grad, "float32"))) for grad in grads if grad is not None]
+        self.gradient_norms.assign_add(ops.sqrt(ops.sum(ops.stack(squares))))
+        super().apply(grads, trainable_variables)
+
+
+def fit(
+    model, batches, steps, learning_rate, loss=None, callbacks=(), verbose=2, folder=None, definition=None, log=None
+):
     """Trains by Adam with a short warm-up and a cosine decay, and says how it went.
 
     Args:
@@ -181,24 +101,32 @@ def fit(model, batches, steps, learning_rate, loss=None, callbacks=(), verbose=2
             `epoch`, where it has one, and the step.
         steps: updates, rounded up to whole epochs.
         learning_rate: its peak.
-        callbacks, verbose: as in Keras' `fit`.
+        callbacks: as in Keras' `fit`. verbose: 0 prints nothing, else a line for each epoch.
         folder: where a checkpoint is kept, or None. A training that was stopped, in whatever way, goes on from there
             when it is started again, and ends where one never stopped would. The file is the caller's to remove.
         definition: dict that tells this training from others which might have left a checkpoint there.
+        log: a folder for `log.csv` and TensorBoard (see `Log`), or None.
 
-    Returns a dict of lists: `first_losses` and, for each epoch, `step`, `loss` and the model's other metrics.
+    Returns a dict of lists: `first_losses` and, for each epoch, `step`, `loss` and all else that `Record` knows.
     """
     epochs = -(-steps // STEPS_IN_EPOCH)
     in_epoch = -(-steps // epochs)
     schedule = learning_rates(learning_rate, epochs * in_epoch, max(1, steps // 20))
-    optimizer = keras.optimizers.Adam(schedule, global_clipnorm=5.0)
+    optimizer = Adam(schedule, global_clipnorm=5.0)
     model.compile(optimizer, loss, jit_compile=compile_with_xla())
-    data, record, done = batches(in_epoch), Record(), 0
+    data, done = batches(in_epoch), 0
     first = data[0]
+    clips, devices = len(keras.tree.flatten(first)[0]), number_of_devices()
+    if clips % devices:
+        raise BadInput(f"a batch of {clips} clips on {devices} devices: expected a multiple of {devices}.")
     # Built here, or TensorFlow would trace the first step twice: the second time because it made variables.
     model(first[0], training=False)
     model.optimizer.build(model.trainable_variables)  # under mixed_float16 a wrapper of ours, which scales the loss
+    chance = model.chance(clips) if hasattr(model, "chance") else {}
+    record = Record(clips, in_epoch, epochs, chance, show=verbose)
     callbacks = [record, *callbacks]
+    if log is not None:
+        callbacks.append(Log(log, record))
     if folder is not None:
         definition = (definition or {}) | {
             "model": type(model).__name__, "steps": steps, "learning_rate": float(learning_rate),
@@ -211,7 +139,7 @@ def fit(model, batches, steps, learning_rate, loss=None, callbacks=(), verbose=2
             if hasattr(data, "epoch"):
                 data.epoch += done
         callbacks.append(checkpoint)
-    model.fit(data, initial_epoch=done, epochs=epochs, verbose=verbose, shuffle=False, callbacks=callbacks)
+    model.fit(data, initial_epoch=done, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks)
     steps_done = [in_epoch * (epoch + 1) for epoch in range(epochs)]
     return {"first_losses": record.first_losses, "step": steps_done} | record.history
 
@@ -251,17 +179,20 @@ def new_encoder(embedding_dim, width, seed):
 
 def pretrain(
     pairs, embedding_dim, width, steps, learning_rate, seed, similarity, coincidence, spec_augment, verbose=2,
-    folder=None,
+    folder=None, log=None,
 ):  # fmt: skip
     """Trains a new encoder by contrast; returns it and the history.
 
-    `pairs`: a function of steps to a `ViewPairs`. `folder`: as in `fit`.
+    `pairs`: a function of steps to a `ViewPairs`. `verbose`, `folder`, `log`: as in `fit`.
     """
     encoder = new_encoder(embedding_dim, width, seed)
     augmentation = SpecAugment(seed=seed) if spec_augment else None
     model = ContrastiveModel(encoder, similarity, coincidence, augmentation=augmentation)
     weights = {"similarity": similarity, "coincidence": coincidence, "seed": seed}
-    return encoder, fit(model, pairs, steps, learning_rate, verbose=verbose, folder=folder, definition=weights)
+    history = fit(
+        model, pairs, steps, learning_rate, verbose=verbose, folder=folder, definition=weights, log=log
+    )  # fmt: skip
+    return encoder, history
 
 
 def train_supervised(log_mel, labels, profile, seed, folder=None):

@@ -17,6 +17,7 @@ from keras import ops
 
 from sepcl_keras import training
 from sepcl_keras.files import write_json
+from sepcl_keras.models import ContrastiveModel
 from sepcl_keras.profiles import PROFILES
 from sepcl_keras.separator import TDCNPlusPlus
 
@@ -52,7 +53,7 @@ def main(folder, where=None, when=None):
     fit, save = training.fit, TDCNPlusPlus.save
 
     def killing_fit(model, *args, callbacks=(), **kwargs):
-        if where == "encoder" and isinstance(model, training.ContrastiveModel):
+        if where == "encoder" and isinstance(model, ContrastiveModel):
             callbacks = (*callbacks, Kill(int(when)))
         return fit(model, *args, callbacks=callbacks, **kwargs)
 

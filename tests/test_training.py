@@ -1,4 +1,4 @@
-"""The training models: their losses, their step, what they learn, and that one seed gives one run."""
+"""Training: what the models learn, by which schedule, and that one seed gives one run."""
 
 import dataclasses
 
@@ -7,67 +7,17 @@ import numpy as np
 import pytest
 from keras import ops
 from keras.ops import convert_to_numpy as to_numpy
+from stopped_training import Neighbours
 
-from sepcl_keras import training
+from sepcl_keras import models, training
 from sepcl_keras.augmentation import SpecAugment
 from sepcl_keras.encoder import CNN14
 from sepcl_keras.files import BadInput
-from sepcl_keras.losses import Coincidence, MixIT, NTXent
+from sepcl_keras.losses import MixIT
 from sepcl_keras.profiles import PROFILES
 from sepcl_keras.separator import TDCNPlusPlus
 
 SEPARATOR = dict(num_basis=32, frame_length=32, frame_step=16, bottleneck=16, hidden=24, dilations=(1, 2, 4), repeats=1)
-
-
-def pair_of_patches(n=6, seed=0):
-    return tuple(np.random.default_rng(seed).standard_normal((2, n, 96, 64)).astype("float32"))
-
-
-def contrastive(similarity=1.0, coincidence=1.0, **kwargs):
-    keras.utils.set_random_seed(0)
-    return training.ContrastiveModel(CNN14(16, width=2), similarity, coincidence, **kwargs)
-
-
-@pytest.mark.parametrize("weights", [(1.0, 0.0), (0.0, 1.0), (1.0, 1.0), (2.0, 0.5)])
-def test_the_contrastive_loss_is_the_weighted_sum_of_its_tasks(weights):
-    model, views = contrastive(*weights), pair_of_patches()
-    outputs = model(views, training=True)
-    expected = 0.0
-    if weights[0]:
-        expected += weights[0] * to_numpy(NTXent(0.2)(*outputs["z"]))
-    if weights[1]:
-        expected += weights[1] * to_numpy(Coincidence()(np.zeros((6, 6)), outputs["logits"]))
-    assert to_numpy(model.compute_loss(views, y_pred=outputs)) == pytest.approx(expected, rel=1e-6)
-    assert ("z" in outputs, "logits" in outputs) == (weights[0] > 0, weights[1] > 0)
-
-
-def test_both_views_share_one_pass_and_its_batch_norm():
-    model, views = contrastive(), pair_of_patches()
-    h = model.encoder(np.concatenate(views), training=True)
-    expected = model.coincidence_head(h[:6], h[6:])
-    ours = model(views, training=True)["logits"]
-    np.testing.assert_allclose(to_numpy(ours), to_numpy(expected), rtol=1e-4, atol=1e-5)
-
-
-def test_the_custom_step_equals_gradient_descent_on_compute_loss():
-    """One SGD step of `fit` against the same step spelled out here."""
-    if keras.backend.backend() != "tensorflow":
-        pytest.skip("the written-out step is TensorFlow's")
-    import tensorflow as tf
-
-    views = pair_of_patches()
-    fitted, by_hand = contrastive(), contrastive()
-    fitted(views), by_hand(views)
-    by_hand.set_weights(fitted.get_weights())
-    fitted.compile(keras.optimizers.SGD(0.1), jit_compile=False)
-    loss = fitted.train_on_batch(views, return_dict=True)["loss"]
-    with tf.GradientTape() as tape:
-        expected = by_hand.compute_loss(views, y_pred=by_hand(views, training=True))
-    gradients = tape.gradient(expected, by_hand.trainable_weights)
-    assert float(loss) == pytest.approx(float(expected), rel=1e-5)
-    for ours, start, gradient in zip(fitted.trainable_weights, by_hand.trainable_weights, gradients, strict=True):
-        np.testing.assert_allclose(ours, ops.subtract(start, 0.1 * gradient), rtol=1e-3, atol=1e-5)
-    assert type(fitted).train_step is training.TensorFlowStep.train_step
 
 
 def test_pretraining_learns_to_tell_clips_apart():
@@ -93,16 +43,6 @@ def test_pretraining_learns_to_tell_clips_apart():
     assert (h @ h.T - 2 * np.eye(8)).max() < 0.98  # not collapsed
 
 
-def test_mixtures_of_mixtures_are_neighbours_summed():
-    waveforms = np.random.default_rng(0).standard_normal((4, 200)).astype("float32")
-    model = training.SeparationModel(TDCNPlusPlus(**SEPARATOR))
-    channels = model(waveforms)
-    np.testing.assert_allclose(to_numpy(channels).sum(axis=1), waveforms[0::2] + waveforms[1::2], atol=1e-5)
-    references = np.stack([waveforms[0::2], waveforms[1::2]], axis=1)
-    expected = to_numpy(MixIT()(references, channels))
-    assert to_numpy(model.compute_loss(waveforms, y_pred=channels)) == pytest.approx(expected, rel=1e-6)
-
-
 def small_profile(**sizes):
     return dataclasses.replace(
         PROFILES["smoke"], separator=SEPARATOR, separator_seconds=0.05, separator_batch=8, **sizes
@@ -118,11 +58,12 @@ def test_mixit_learns_to_pull_tones_apart_and_keeps_its_snapshots(tmp_path):
     history = training.train_separator(clips, profile, 0, tmp_path)
     assert history["snr"][-1] > history["snr"][0] + 2.0  # backends start from other random weights: 2.5 to 4
     snapshots = {name: keras.saving.load_model(tmp_path / f"{name}.keras") for name in ("N", "F", "S1", "S2")}
-    mixture = clips[:1] + clips[1:2]
-    references = np.stack([clips[:1], clips[1:2]], axis=1)
-    losses = {name: to_numpy(MixIT()(references, separator(mixture))) for name, separator in snapshots.items()}
-    assert losses["S2"] < losses["S1"] < losses["N"]
-    np.testing.assert_allclose(to_numpy(snapshots["S2"](mixture)).sum(axis=1), mixture, atol=1e-5)
+    # Over all 32 mixtures: a single one may get worse between two snapshots, and on which backend it does is chance.
+    references = np.stack([clips[0::2], clips[1::2]], axis=1)
+    mixtures = references.sum(axis=1)
+    losses = {name: to_numpy(MixIT()(references, separator(mixtures))) for name, separator in snapshots.items()}
+    assert losses["S2"] < losses["S1"] - 1.0 < losses["N"] - 2.0
+    np.testing.assert_allclose(to_numpy(snapshots["S2"](mixtures)).sum(axis=1), mixtures, atol=1e-5)
 
 
 def test_one_seed_is_one_run_and_another_seed_another(tmp_path):
@@ -146,14 +87,6 @@ def test_one_seed_is_one_run_and_another_seed_another(tmp_path):
         )
         runs.append((history["first_losses"], encoder.get_weights()[0].tolist()))
     assert runs[0] == runs[1] != runs[2]
-
-
-class Neighbours(training.Batches):
-    """Batches of crops, their halves taken for pairs of views."""
-
-    def __getitem__(self, step):
-        (x,) = super().__getitem__(step)
-        return ((x[:4], x[4:]),)
 
 
 def test_a_diverged_training_is_named():
@@ -198,11 +131,6 @@ def policy(request):
     keras.config.set_dtype_policy("float32")
 
 
-def separation_model():
-    keras.utils.set_random_seed(0)
-    return training.SeparationModel(TDCNPlusPlus(**SEPARATOR))
-
-
 def quiet_noise(*shape):
     """Noise at 20 dB below full scale. At full scale MixIT gives the random network's two channels to one reference.
 
@@ -215,10 +143,14 @@ def quiet_noise(*shape):
 @pytest.mark.parametrize("task", ["separation", "contrast"])
 def test_half_precision_trains_with_losses_in_float32(policy, task):
     def first_loss():
+        keras.utils.set_random_seed(0)
         if task == "separation":
-            model, data = separation_model(), training.Batches(quiet_noise(16, 800), 700, 8, 12, 0)
+            model, data = (
+                models.SeparationModel(TDCNPlusPlus(**SEPARATOR)),
+                training.Batches(quiet_noise(16, 800), 700, 8, 12, 0),
+            )
         else:
-            model = contrastive(augmentation=SpecAugment(seed=0))
+            model = models.ContrastiveModel(CNN14(16, width=2), augmentation=SpecAugment(seed=0))
             data = Neighbours(quiet_noise(16, 100, 64), 96, 8, 12, 0)
         x = data[0][0]
         outputs = model(x, training=True)
@@ -244,26 +176,7 @@ def test_half_precision_trains_with_losses_in_float32(policy, task):
     assert to_numpy(loss) == pytest.approx(to_numpy(first_loss()[-1]), abs=tolerance)
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16"], indirect=True)
-def test_a_scaled_loss_takes_the_step_of_the_plain_one(policy):
-    """Without the scale in the custom step, or with it twice, the step would be a thousand times off."""
-    waveforms = quiet_noise(8, 800)
-
-    def moved(optimizer):
-        model = separation_model()
-        model(waveforms)
-        before = np.concatenate([to_numpy(v.value).ravel() for v in model.trainable_variables])
-        model.compile(optimizer, jit_compile=False)
-        model.train_on_batch(waveforms)
-        return np.concatenate([to_numpy(v.value).ravel() for v in model.trainable_variables]) - before
-
-    half = moved(keras.optimizers.LossScaleOptimizer(keras.optimizers.SGD(0.01), initial_scale=1024.0))
-    keras.config.set_dtype_policy("float32")
-    single = moved(keras.optimizers.SGD(0.01))
-    assert np.linalg.norm(half - single) < 0.05 * np.linalg.norm(single) and np.linalg.norm(single) > 1e-3
-
-
-class Line(training.TensorFlowStep, keras.Model):
+class Line(models.TensorFlowStep, keras.Model):
     """The gradient of its loss is the same at every step: the one row of the data, its last entry for `b`."""
 
     def build(self, shape):
@@ -306,12 +219,29 @@ def test_the_learning_rate_climbs_straight_then_falls_as_a_cosine():
         assert to_numpy(schedule(step)) == pytest.approx(rate, rel=1e-5), step
 
 
+# Of 40 steps up to a rate of 1: two of warm-up, 38 of decay.
+RATES = [0.1, 0.55] + [0.01 + 0.99 * (1 + np.cos(np.pi * step / 38)) / 2 for step in range(38)]
+
+
 def test_fit_trains_by_this_schedule():
     """Under a constant gradient each of Adam's steps is the learning rate: the way gone is their sum."""
-    rates = [0.1, 0.55] + [0.01 + 0.99 * (1 + np.cos(np.pi * step / 38)) / 2 for step in range(38)]
-    model = train_line((1.0, -1.0, 1.0), 40, 1e-2)  # two steps of warm-up, 38 of decay
-    np.testing.assert_allclose(to_numpy(model.a.value), [-1e-2 * sum(rates), 1e-2 * sum(rates)], rtol=1e-4)
-    np.testing.assert_allclose(to_numpy(model.b.value), -1e-2 * sum(rates), rtol=1e-4)
+    model = train_line((1.0, -1.0, 1.0), 40, 1e-2)
+    np.testing.assert_allclose(to_numpy(model.a.value), [-1e-2 * sum(RATES), 1e-2 * sum(RATES)], rtol=1e-4)
+    np.testing.assert_allclose(to_numpy(model.b.value), -1e-2 * sum(RATES), rtol=1e-4)
+
+
+def test_a_snapshot_holds_the_weights_of_its_step(tmp_path):
+    """Not those of the epoch's beginning, which on JAX is all that the variables know until one asks."""
+
+    class Kept(Line):
+        def save(self, path):
+            path.write_text(str(float(to_numpy(self.b.value))))
+
+    model, steps = Kept(), dict(N=0, F=1, S1=7, S2=33)  # epochs of 20
+    data, snapshots = np.ones((1, 3), "float32"), training.Snapshots(model, steps, tmp_path)
+    training.fit(model, lambda n: training.Batches(data, 3, 1, n, 0), 40, 1e-2, callbacks=[snapshots], verbose=0)
+    for name, step in steps.items():
+        assert float((tmp_path / f"{name}.keras").read_text()) == pytest.approx(-1e-2 * sum(RATES[:step]), rel=1e-4)
 
 
 def test_crops_are_inside_the_clips_and_come_with_their_labels():

@@ -40,13 +40,12 @@ import numpy as np
 from IPython.display import Markdown, display
 from keras import ops
 
-from sepcl_keras import notebook, training
+from sepcl_keras import ContrastiveModel, models, notebook, training
 from sepcl_keras.backend import inference
 from sepcl_keras.course import MAIN_ROW, read_rows
 from sepcl_keras.encoder import CNN14
 from sepcl_keras.features import PATCH_FRAMES
 from sepcl_keras.processors import ViewPairs
-from sepcl_keras.training import ContrastiveModel
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
 
@@ -180,8 +179,8 @@ show_source(ContrastiveModel.compute_loss)
 # TensorFlow it is written out:
 
 # %%
-if hasattr(training.TensorFlowStep, "train_step"):
-    show_source(training.TensorFlowStep.train_step)
+if hasattr(models.TensorFlowStep, "train_step"):
+    show_source(models.TensorFlowStep.train_step)
 else:
     print(f"On {keras.backend.backend()} Keras' own step is used; it calls the same compute_loss.")
 
@@ -413,7 +412,7 @@ print(f"spread of h: {normal_watch.spread[0]:.4f} before, {normal_watch.spread[-
 
 
 # %%
-class AttractionOnly(training.TensorFlowStep, keras.Model):
+class AttractionOnly(models.TensorFlowStep, keras.Model):
     """Pulls the two h of a pair together and pushes nothing away; no head, for a head could collapse in place of h."""
 
     def __init__(self, encoder, **unused):

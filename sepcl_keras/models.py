@@ -1,0 +1,158 @@
+"""The models that train: `compute_loss` is the objective, on any backend; TensorFlow's `train_step` is written out."""
+
+import math
+
+import keras
+from keras import ops
+
+from sepcl_keras.encoder import CoincidenceHead, SimilarityHead
+from sepcl_keras.files import BadInput
+from sepcl_keras.losses import Coincidence, MixIT, NTXent
+
+
+class TensorFlowStep:
+    """The custom training step. On JAX and torch it is absent, and Keras' own step does the same."""
+
+    if keras.backend.backend() == "tensorflow":
+
+        def train_step(self, data):
+            import tensorflow as tf
+
+            (x, y, sample_weight) = keras.utils.unpack_x_y_sample_weight(data)
+            with tf.GradientTape() as tape:
+                outputs = self(x, training=True)
+                loss = self.compute_loss(x, y, outputs, sample_weight, training=True)
+                scaled = self.optimizer.scale_loss(loss)  # for float16; else the loss itself
+            gradients = tape.gradient(scaled, self.trainable_weights)
+            self.optimizer.apply_gradients(zip(gradients, self.trainable_weights, strict=True))
+            self._loss_tracker.update_state(loss)
+            return {metric.name: metric.result() for metric in self.metrics}
+
+
+class SeparationModel(TensorFlowStep, keras.Model):
+    """Trains a separator by MixIT on batches of waveforms (2N, samples): neighbours become mixtures of mixtures."""
+
+    def __init__(self, separator, max_snr=30.0, **kwargs):
+        super().__init__(**kwargs)
+        self.autocast = False  # in mixed precision too, mixtures and references are summed in float32
+        self.separator, self.mixit = separator, MixIT(max_snr)
+        # The loss moves with the level of what a batch holds; the signal-to-noise ratio of the best remix does not.
+        self.snr_tracker = keras.metrics.Mean(name="snr")
+
+    @staticmethod
+    def pair(waveforms):
+        """(2N, samples) to the references (N, 2, samples)."""
+        return ops.reshape(waveforms, (-1, 2, waveforms.shape[-1]))
+
+    def call(self, waveforms, training=None):
+        """Channels (N, sources, samples) of the N mixtures of mixtures."""
+        return self.separator(ops.sum(self.pair(waveforms), axis=1), training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        references = self.pair(x)
+        losses = self.mixit.call(references, y_pred)  # (N,)
+        energy = ops.sum(ops.square(references), axis=-1)
+        level = ops.mean(ops.log10(energy + 1e-8), axis=-1) * 10.0
+        self.snr_tracker.update_state(level - losses)
+        return ops.mean(losses)
+
+
+AUGMENTED = {"both": slice(None), "first": slice(0, None, 2), "second": slice(1, None, 2)}  # of the views in turn
+
+
+class ContrastiveModel(TensorFlowStep, keras.Model):
+    """Trains an encoder on pairs of patches ((N, frames, mels), (N, frames, mels)).
+
+    With four arrays instead of two, the first pair is for similarity and the second, other crops of the same clips, for
+    coincidence.
+
+    Args:
+        encoder: patches to h (N, d); shared by all views and both tasks.
+        similarity, coincidence: weights of NT-Xent on z and of coincidence prediction on h; zero leaves a task out.
+        temperature: of NT-Xent.
+        augmentation: a layer for patches, or None; each patch gets a draw of its own.
+        augmented: which view of a pair it is for, `"both"`, `"first"` or `"second"`.
+
+    Raises:
+        BadInput: for another `augmented`, or another number of arrays.
+    """
+
+    def __init__(
+        self, encoder, similarity=1.0, coincidence=1.0, temperature=0.2, augmentation=None, augmented="both", **kwargs
+    ):
+        super().__init__(**kwargs)
+        if augmented not in AUGMENTED:
+            raise BadInput(f"augmented={augmented!r}: expected one of {', '.join(AUGMENTED)}.")
+        self.encoder, self.augmentation, self.augmented = encoder, augmentation, augmented
+        self.similarity, self.coincidence = similarity, coincidence
+        watched = ["alignment", "uniformity", "spread"]
+        if similarity:
+            self.similarity_head, self.nt_xent = SimilarityHead(name="similarity_head"), NTXent(temperature)
+            watched += ["similarity", "accuracy"]
+        if coincidence:
+            self.coincidence_head, self.balanced_entropy = CoincidenceHead(name="coincidence_head"), Coincidence()
+            watched += ["coincidence"]
+        self.trackers = {name: keras.metrics.Mean(name=name) for name in watched}
+
+    def call(self, views, training=None):
+        if len(views) not in (2, 4):
+            raise BadInput(f"ContrastiveModel: {len(views)} arrays of patches; expected a pair, or two.")
+        views = list(views)
+        if self.augmentation is not None:
+            chosen = views[AUGMENTED[self.augmented]]
+            patches = self.augmentation(ops.concatenate(chosen), training=training)
+            views[AUGMENTED[self.augmented]] = ops.split(patches, len(chosen))
+        # One joint forward pass: all views share the batch norm's statistics, which else would give them away.
+        h = ops.split(self.encoder(ops.concatenate(views), training=training), len(views))  # (N, d) each
+        outputs = {"h": (h[0], h[1])}
+        if self.similarity:
+            outputs["z"] = (self.similarity_head(h[0]), self.similarity_head(h[1]))
+        if self.coincidence:
+            outputs["logits"] = self.coincidence_head(h[-2], h[-1])  # (N, N)
+        return outputs
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        weighted, watched = [], geometry(*y_pred["h"])
+        if self.similarity:
+            logits, positives = self.nt_xent.logits(*y_pred["z"])
+            loss = ops.mean(self.nt_xent.losses(logits, positives))
+            right = ops.equal(ops.cast(ops.argmax(logits, axis=-1), "int32"), ops.cast(positives, "int32"))
+            watched |= {"similarity": loss, "accuracy": ops.mean(ops.cast(right, "float32"))}
+            weighted.append(self.similarity * loss)
+        if self.coincidence:
+            logits = y_pred["logits"]
+            loss = self.balanced_entropy(ops.zeros_like(logits), logits)
+            watched["coincidence"] = loss
+            weighted.append(self.coincidence * loss)
+        for name, tracker in self.trackers.items():
+            tracker.update_state(watched[name])
+        # Not by `+`: TensorFlow would merge that with the metric's running sum, in an order that changes between runs.
+        return ops.sum(ops.stack(weighted))
+
+    def chance(self, pairs):
+        """What guessing gives for a batch of so many pairs: a dict from a metric's name to its value."""
+        others = 2 * pairs - 1
+        values = {"similarity": math.log(others), "accuracy": 1 / others, "coincidence": 2 * math.log(2)}
+        return {name: value for name, value in values.items() if name in self.trackers}
+
+
+def geometry(h_a, h_b):
+    """How the embeddings (N, d) of N pairs lie on the sphere, once scaled to length one; no gradient flows.
+
+    Returns a dict of scalars: `alignment`, the mean squared distance of partners; `uniformity`, the logarithm of the
+    mean of exp(−2 · squared distance) over all pairs of different clips in a view, mean of both views; `spread`, one
+    minus the mean cosine of those pairs, 0 where all clips are on one point and 1 where they point anywhere.
+
+    Source: Wang and Isola 2020, for the first two.
+    """
+    h = ops.normalize(ops.cast(ops.stop_gradient(ops.stack([h_a, h_b])), "float32"), axis=-1)  # (2, N, d)
+    different = 1.0 - ops.eye(ops.shape(h)[1], dtype="float32")
+    pairs = ops.sum(different)
+    cosines = ops.matmul(h, ops.transpose(h, (0, 2, 1)))  # (2, N, N)
+    # The squared distance of two points on the sphere is 2 − 2 cos.
+    potential = ops.sum(ops.exp(4.0 * cosines - 4.0) * different, axis=(1, 2)) / pairs
+    return {
+        "alignment": ops.mean(ops.sum(ops.square(h[0] - h[1]), axis=-1)),
+        "uniformity": ops.mean(ops.log(potential)),
+        "spread": 1.0 - ops.mean(ops.sum(cosines * different, axis=(1, 2)) / pairs),
+    }
