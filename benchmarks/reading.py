@@ -1,8 +1,9 @@
-"""How reading pairs of patches keeps up: `python benchmarks/reading.py pairs|fed|fit|memory …` prints a line of JSON.
+"""How reading pairs of patches keeps up: `python benchmarks/reading.py pairs|fed|fit|step|memory …` prints JSON.
 
     pairs    pairs a second that reading alone gives, with the file in the page cache and without
     fed      the share of the time that a device waits which takes --step-seconds a batch and leaves the CPU alone
     fit      the same share in a real `fit` of a CNN14, and the time of a step over one that has its batch already
+    step     the time of a whole contrastive step, reading to update, over that of the encoder's own
     memory   what the process grows by, from the opening of the views to the last of 300 batches
 
 The files are written first, into a temporary folder that --folder may place; for `memory` they are holes.
@@ -20,11 +21,13 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from sepcl_keras import ContrastiveModel
+from sepcl_keras import ContrastiveModel, SpecAugment
 from sepcl_keras.backend import compile_with_xla, keep_memory
 from sepcl_keras.encoder import CNN14
 from sepcl_keras.files import write_json
+from sepcl_keras.models import TensorFlowStep
 from sepcl_keras.processors import ViewPairs, Views
+from sepcl_keras.training import Adam
 
 PROCESSORS, STEPS = ("N", "F", "S1", "S2"), 25
 
@@ -145,6 +148,41 @@ def fit(folder, batch_size, width, rounds):
     }
 
 
+class EncoderAlone(TensorFlowStep, keras.Model):
+    """Forward, backward and update of an encoder, with next to nothing as its loss."""
+
+    def __init__(self, encoder):
+        super().__init__()
+        self.encoder = encoder
+
+    def call(self, patches, training=None):
+        return self.encoder(patches, training=training)
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        return keras.ops.mean(keras.ops.square(y_pred))
+
+
+def step(folder, batch_size, width, rounds):
+    """Reading → SpecAugment → encoder → heads → losses → update, beside the encoder alone on as many patches."""
+    models = ContrastiveModel(CNN14(128, width), augmentation=SpecAugment(seed=0)), EncoderAlone(CNN14(128, width))
+    for model in models:
+        model.compile(Adam(1e-4, global_clipnorm=5.0), jit_compile=compile_with_xla())
+    data = opened(folder, batch_size)
+    alone = np.concatenate(data[0][0])
+    times = []
+    for number in range(rounds + 2):
+        began = time.perf_counter()
+        models[0].train_on_batch(data[number][0])
+        between = time.perf_counter()
+        models[1].train_on_batch(alone)
+        times.append((between - began, time.perf_counter() - between))
+    whole, encoder = np.array(times[2:]).T  # the first two compile
+    quartiles = np.percentile(whole / encoder, [25, 50, 75]).round(3).tolist()
+    return {"whole": round(float(np.median(whole)), 4), "encoder": round(float(np.median(encoder)), 4)} | {
+        "ratio": quartiles
+    }
+
+
 def memory(folder, batch_size):
     def kilobytes(name):
         lines = Path("/proc/self/status").read_text().splitlines()
@@ -160,7 +198,7 @@ def memory(folder, batch_size):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["pairs", "fed", "fit", "memory"])
+    parser.add_argument("what", choices=["pairs", "fed", "fit", "step", "memory"])
     parser.add_argument("--clips", type=int, default=1200)
     parser.add_argument("--frames", type=int, default=498, help="of a clip; 5 s have 498")
     parser.add_argument("--batch-size", type=int, default=64)
@@ -177,6 +215,7 @@ def main():
             "pairs": lambda: pairs(folder, a.batch_size),
             "fed": lambda: fed(folder, a.batch_size, a.step_seconds),
             "fit": lambda: fit(folder, a.batch_size, a.width, a.rounds),
+            "step": lambda: step(folder, a.batch_size, a.width, a.rounds),
             "memory": lambda: memory(folder, a.batch_size),
         }[a.what]()
     print(json.dumps(result))

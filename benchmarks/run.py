@@ -93,6 +93,10 @@ def reading():
         shares = " | ".join(f"{100 * waiting[state]:.1f} %" for state in ("warm", "cold"))
         lines.append(f"| {clips} of {seconds} s | {batch_size} | {rate['warm']} | {rate['cold']} | {shares} | 3 % |")
     trained = measure("fit", program="reading.py")
+    whole = {
+        pairs: measure("step", "--clips", 64, "--width", 64, "--batch-size", pairs, "--rounds", 6, program="reading.py")
+        for pairs in (8, 64)
+    }
     memory = [measure("memory", "--clips", clips, "--frames", 100, program="reading.py") for clips in (1000, 100_000)]
     return [
         *lines,
@@ -101,6 +105,13 @@ def reading():
         f"takes {100 * trained['waiting']:.1f} % of the time, and a step {spread(trained['ratio'])} times as long as",
         "one that has its batch at hand. The process grows over 300 batches of 64 pairs, of clips of 1 s, by",
         f"{memory[0]['memory_mb']} MB with 1,000 clips, {memory[1]['memory_mb']} MB with 100,000 (a file of holes).",
+        "",
+        "A whole step (reading → SpecAugment → encoder → heads → losses → update) at full width, beside forward,",
+        "backward and update of the encoder alone on as many patches; the goal is 1.1:",
+        "",
+        "| pairs | whole, s | encoder alone, s | ratio (quartiles) |",
+        "|---|---|---|---|",
+        *(f"| {n} | {r['whole']:.2f} | {r['encoder']:.2f} | {spread(r['ratio'])} |" for n, r in whole.items()),
         "",
     ]
 

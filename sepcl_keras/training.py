@@ -85,6 +85,8 @@ class Adam(keras.optimizers.Adam):
         self.gradient_norms = self.add_variable(shape=(), name="gradient_norms")
 
     def apply(self, grads, trainable_variables=None):
+        if not self.built:
+            self.build(trainable_variables)
         squares = [ops.sum(ops.square(ops.cast(grad, "float32"))) for grad in grads if grad is not None]
         self.gradient_norms.assign_add(ops.sqrt(ops.sum(ops.stack(squares))))
         super().apply(grads, trainable_variables)
