@@ -1,4 +1,4 @@
-"""One measurement a process: `python benchmarks/measure.py step|mixit|separation|encoder …` prints a line of JSON.
+"""One measurement a process: `python benchmarks/measure.py step|mixit|separation|encoder|…` prints a line of JSON.
 
 Ours and the peer's take turns inside one process, so that a change of the machine's speed meets both; each round gives
 a ratio, and the median and the quartiles of the ratios are what counts.
@@ -12,12 +12,13 @@ import sys
 import time
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("what", choices=["step", "mixit", "separation", "encoder"])
+parser.add_argument("what", choices=["step", "mixit", "separation", "encoder", "coincidence", "nt_xent"])
 parser.add_argument("--threads", type=int, default=1)
 parser.add_argument("--policy", default="float32", help="of Keras: float32 or mixed_bfloat16")
 parser.add_argument("--rounds", type=int, default=12)
 parser.add_argument("--clips", type=int, default=2)
 parser.add_argument("--seconds", type=float, default=1.0, help="length of a clip")
+parser.add_argument("--pairs", type=int, default=256, help="N, of the encoder's losses")
 parser.add_argument("--no-peer", action="store_true")
 arguments = parser.parse_args()
 
@@ -34,7 +35,7 @@ import keras  # noqa: E402
 import numpy as np  # noqa: E402
 from keras import ops  # noqa: E402
 
-from sepcl_keras import CNN14, MixIT, TDCNPlusPlus  # noqa: E402
+from sepcl_keras import CNN14, Coincidence, CoincidenceHead, MixIT, NTXent, TDCNPlusPlus  # noqa: E402
 from sepcl_keras.backend import inference, keep_memory  # noqa: E402
 
 RATE, BACKEND = 16_000, keras.backend.backend()
@@ -228,6 +229,45 @@ def _forgetting(network):
     return network
 
 
+def training_memory(step_for):
+    """Time of a forward and backward step, and the memory it added to the process: `step_for` pairs makes the step."""
+    step_for(2)()  # what the backend needs once, whatever the size
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    step = step_for(arguments.pairs)
+    step()
+    times = [seconds_of(step) for _ in range(arguments.rounds)]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"seconds": float(np.median(times)), "memory_mb": (peak - before) / 1024}
+
+
+def coincidence():
+    """The coincidence head (d = 128, 512 hidden units) and its loss, with all gradients."""
+    head, loss = CoincidenceHead(), Coincidence()
+    head.build((None, 128), (None, 128))
+
+    def objective(h_m, h_c):
+        logits = head(h_m, h_c)
+        return loss(ops.zeros_like(logits), logits)
+
+    def step_for(pairs):
+        h_m, h_c = rng.standard_normal((2, pairs, 128)).astype("float32")
+        return with_gradients(objective, head.trainable_variables, h_m, h_c)
+
+    return training_memory(step_for)
+
+
+def nt_xent():
+    """NT-Xent on z (N, 128), with the gradient of z."""
+    loss = NTXent()
+
+    def step_for(pairs):
+        z = rng.standard_normal((2, pairs, 128)).astype("float32")
+        return with_gradients(lambda z: loss(z[0], z[1]), [], z)
+
+    return training_memory(step_for)
+
+
 if __name__ == "__main__":
     keep_memory()
-    print(json.dumps({"step": step, "mixit": mixit, "separation": separation, "encoder": encoder}[arguments.what]()))
+    measurements = (step, mixit, separation, encoder, coincidence, nt_xent)
+    print(json.dumps({function.__name__: function for function in measurements}[arguments.what]()))

@@ -2,13 +2,14 @@
 
 from sepcl_keras.augmentation import SpecAugment
 from sepcl_keras.embedding import embed, load_encoder
-from sepcl_keras.encoder import CNN14, CoincidenceHead, SimilarityHead, load_panns_weights
+from sepcl_keras.encoder import CNN14, CoincidenceHead, SimilarityHead
 from sepcl_keras.evaluation import d_prime, mean_average_precision, query_by_example
 from sepcl_keras.features import LogMel
 from sepcl_keras.files import BadInput
 from sepcl_keras.google import from_google_checkpoint, load_google_weights
-from sepcl_keras.losses import Coincidence, MixIT, NTXent
+from sepcl_keras.losses import Coincidence, MixIT, NTXent, Triplet
 from sepcl_keras.models import ContrastiveModel, SeparationModel
+from sepcl_keras.panns import from_panns_checkpoint, load_panns_weights
 from sepcl_keras.profiles import PROFILES, Profile, get_profile
 from sepcl_keras.recordings import separate_file
 from sepcl_keras.separation import si_snr
@@ -29,9 +30,11 @@ __all__ = [
     "SimilarityHead",
     "SpecAugment",
     "TDCNPlusPlus",
+    "Triplet",
     "d_prime",
     "embed",
     "from_google_checkpoint",
+    "from_panns_checkpoint",
     "get_profile",
     "load_encoder",
     "load_google_weights",

@@ -1,11 +1,10 @@
 """CNN14, the encoder whose output h is the product, and the two heads that train it."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from sepcl_keras import narrow
-from sepcl_keras.backend import fused_batch_norm
+from sepcl_keras.backend import block_of, fused_batch_norm
 from sepcl_keras.features import MEL_BANDS, PATCH_FRAMES
 from sepcl_keras.files import BadInput
 
@@ -133,12 +132,60 @@ class SimilarityHead(keras.layers.Layer):
         return super().get_config() | {"units": self.units, "hidden": self.hidden}
 
 
+def _in_blocks(x, size):
+    """(rows, features) as (blocks, size, features), zeros below the last row."""
+    return ops.reshape(ops.pad(x, ((0, -ops.shape(x)[0] % size), (0, 0))), (-1, size, ops.shape(x)[1]))
+
+
+@ops.custom_gradient
+def pairwise_logits(mixtures, channels, kernel):
+    """relu(a_i + b_j) · w for each row a_i of one array and b_j of the other, without ever holding all the pairs.
+
+    The grid of pairs is made a few rows at a time, and made again for the gradient, which needs only its signs: with
+    the upstream gradient g, A_i = Σ_j g_ij [a_i + b_j > 0] and B_j = Σ_i g_ij [a_i + b_j > 0] give all three gradients,
+    w A_i, w B_j and Σ_i a_i A_i + Σ_j b_j B_j. What a block holds stays near the processor, so this is also faster.
+
+    Args:
+        mixtures: a, (N, hidden).
+        channels: b, (K, hidden).
+        kernel: w, (hidden, 1).
+
+    Returns (N, K).
+    """
+    (rows, hidden), columns = ops.shape(mixtures), ops.shape(channels)[0]
+    size = block_of(hidden * columns)
+
+    def block(a):
+        return ops.matmul(ops.relu(a[:, None] + channels), kernel)[..., 0]  # (size, K)
+
+    def gradient(*arguments, upstream=None):  # torch gives the upstream gradient by name
+        upstream = arguments[0] if upstream is None else upstream
+        a, g = _in_blocks(mixtures, size), _in_blocks(ops.cast(upstream, "float32"), size)
+
+        def add_block(index, sums):
+            by_mixture, by_channel = sums
+            active = ops.cast(channels > -a[index][:, None], "float32") * g[index][..., None]  # (size, K, hidden)
+            row = ops.sum(active, axis=1)[None]
+            return ops.slice_update(by_mixture, (index, 0, 0), row), by_channel + ops.sum(active, axis=0)
+
+        zeros = ops.zeros_like(a, dtype="float32"), ops.zeros_like(channels, dtype="float32")
+        by_mixture, by_channel = ops.fori_loop(0, ops.shape(a)[0], add_block, zeros)
+        by_mixture = ops.reshape(by_mixture, (-1, hidden))[:rows]
+        first, second, w = (ops.cast(each, "float32") for each in (mixtures, channels, kernel[:, 0]))
+        d_kernel = ops.sum(first * by_mixture, axis=0) + ops.sum(second * by_channel, axis=0)
+        return tuple(ops.cast(each, kernel.dtype) for each in (w * by_mixture, w * by_channel, d_kernel[:, None]))
+
+    logits = ops.map(block, _in_blocks(mixtures, size))  # (blocks, size, K)
+    return ops.reshape(logits, (-1, columns))[:rows], gradient
+
+
 @keras.saving.register_keras_serializable(package="sepcl_keras")
 class CoincidenceHead(keras.layers.Layer):
-    """Logits (N, N): does mixture i coincide with channel j? From h of the mixtures (N, d) and channels (N, d).
+    """Logits (N, K): does mixture i coincide with channel j? From h of the mixtures (N, d) and the channels (K, d).
 
-    An MLP on the pair [h_m, h_c] with one hidden layer and ReLU. Its first layer is split, W_m h_m + W_c h_c + b, so
-    that the grid costs two N × hidden products instead of N² of them.
+    An MLP on the pair [h_m, h_c] with one hidden layer and ReLU; in training K = N. Its first layer is split,
+    W_m h_m + W_c h_c + b, so that the grid costs two N × hidden products instead of N² of them, and the grid is made a
+    few rows at a time (see `pairwise_logits`).
     """
 
     def __init__(self, hidden=512, **kwargs):
@@ -154,45 +201,8 @@ class CoincidenceHead(keras.layers.Layer):
         self.output_layer.build((None, None, self.hidden))
 
     def call(self, h_m, h_c):
-        pairs = ops.relu(self.mixture(h_m)[:, None] + self.channel(h_c)[None])  # (N, N, hidden)
-        return self.output_layer(pairs)[..., 0]
+        kernel = ops.convert_to_tensor(self.output_layer.kernel)
+        return pairwise_logits(self.mixture(h_m), self.channel(h_c), kernel) + self.output_layer.bias
 
     def get_config(self):
         return super().get_config() | {"hidden": self.hidden}
-
-
-def load_panns_weights(encoder, weights):
-    """Sets a `CNN14` of width 64 from arrays named as in PANNs' state dict.
-
-    With `embedding_dim=2048` the bottleneck becomes `fc1`; else it stays as initialised. A name that is missing or
-    does not fit is refused before anything is set.
-
-    Args:
-        encoder: the network, built or not.
-        weights: dict from name, such as `"conv_block1.conv1.weight"`, to array in PyTorch's layout.
-    """
-    if not encoder.built:
-        encoder.build((None, None, MEL_BANDS))
-    pairs = []  # (name, variable, axes of the transposition)
-
-    def batch_norm(name, layer):
-        fields = zip(("weight", "bias", "running_mean", "running_var"), layer.weights, strict=True)
-        pairs.extend((f"{name}.{field}", variable, (0,)) for field, variable in fields)
-
-    batch_norm("bn0", encoder.bn0)
-    for block in encoder.blocks:
-        for number, convolution, norm in ((1, block.conv1, block.bn1), (2, block.conv2, block.bn2)):
-            pairs.append((f"{block.name}.conv{number}.weight", convolution.kernel, (2, 3, 1, 0)))
-            batch_norm(f"{block.name}.bn{number}", norm)
-    if encoder.embedding_dim == 2048:
-        pairs.append(("fc1.weight", encoder.bottleneck.kernel, (1, 0)))
-        pairs.append(("fc1.bias", encoder.bottleneck.bias, (0,)))
-    for name, variable, axes in pairs:
-        if name not in weights:
-            raise BadInput(f"load_panns_weights: {name} is missing; the encoder expects it.")
-        shape = np.shape(weights[name])
-        expected = tuple(variable.shape[axes.index(axis)] for axis in range(len(axes)))
-        if shape != expected:
-            raise BadInput(f"load_panns_weights: {name} has shape {shape}; expected {expected}.")
-    for name, variable, axes in pairs:
-        variable.assign(np.transpose(weights[name], axes))

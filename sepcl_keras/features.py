@@ -4,6 +4,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from sepcl_keras.backend import full_precision
 from sepcl_keras.files import BadInput
 
 PATCH_FRAMES = 96
@@ -89,13 +90,12 @@ class LogMel(keras.layers.Layer):
             raise BadInput(f"LogMel: a clip of {waveforms.shape[-1]} samples; expected at least {shortest}.")
         if self.recipe == "panns":
             waveforms = ops.pad(waveforms, ((0, 0), (r["fft"] // 2, r["fft"] // 2)), mode="reflect")
-        frames = ops.extract_sequences(waveforms, r["window"], r["hop"])  # (clips, frames, window)
-        real, imaginary = ops.rfft(frames * ops.cast(self._window, frames.dtype), fft_length=r["fft"])
-        power = ops.square(real) + ops.square(imaginary)  # (clips, frames, bins)
-        if self.recipe == "panns":
-            mel = ops.matmul(power, self._mel)
-            return 10.0 * ops.log10(ops.maximum(mel, 1e-10))
-        return ops.log(ops.matmul(ops.sqrt(power), self._mel) + 0.01)
+        with full_precision():  # on JAX cutting into frames is a product too
+            frames = ops.extract_sequences(waveforms, r["window"], r["hop"])  # (clips, frames, window)
+            real, imaginary = ops.rfft(frames * ops.cast(self._window, frames.dtype), fft_length=r["fft"])
+            power = ops.square(real) + ops.square(imaginary)  # (clips, frames, bins)
+            mel = ops.matmul(power if self.recipe == "panns" else ops.sqrt(power), self._mel)
+        return 10.0 * ops.log10(ops.maximum(mel, 1e-10)) if self.recipe == "panns" else ops.log(mel + 0.01)
 
     def compute_output_shape(self, input_shape):
         frames = None if input_shape[-1] is None else self.frames(input_shape[-1])
