@@ -20,12 +20,12 @@ parser.add_argument("--gpu", action="store_true", help="the training step on a G
 parser.add_argument("--out", type=Path, default=HERE / "RESULTS.md")
 
 
-def measure(*arguments, program="measure.py"):
+def measure(*arguments, program="measure.py", backend=None):
     """The JSON that one measurement prints; its errors are shown."""
-    print("measuring", *arguments, flush=True)
-    done = subprocess.run(
-        [sys.executable, HERE / program, *map(str, arguments)], stdout=subprocess.PIPE, text=True, check=True
-    )
+    print("measuring", *arguments, backend or "", flush=True)
+    environment = os.environ | ({"KERAS_BACKEND": backend} if backend else {})
+    command = [sys.executable, HERE / program, *map(str, arguments)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -116,6 +116,27 @@ def reading():
     ]
 
 
+def loss_memory():
+    """The section on the two losses whose memory grows as the square of the number of pairs."""
+    lines = [
+        "## The encoder's losses",
+        "",
+        "Forward and backward in a fresh process each, one thread; memory is what it added to the process at its peak.",
+        "The coincidence head (d = 128, 512 hidden units) and its loss; the whole grid of pairs would be N² × 2 kB, once",
+        "forward and once or more backward. The goal is 2 GB at N = 1,024. NT-Xent on z (N, 128).",
+        "",
+        "| | N | TensorFlow, ms | MB | JAX, ms | MB |",
+        "|---|---|---|---|---|---|",
+    ]
+    for what, pairs in (("coincidence", 64), ("coincidence", 256), ("coincidence", 1024), ("nt_xent", 4096)):
+        row = f"| {what} | {pairs:,} "
+        for backend in ("tensorflow", "jax"):
+            r = measure(what, "--pairs", pairs, backend=backend)
+            row += f"| {r['seconds'] * 1e3:.1f} | {r['memory_mb']:.0f} "
+        lines.append(row + "|")
+    return [*lines, ""]
+
+
 def on_a_cpu():
     step = measure("step")
     half = measure("step", "--policy", "mixed_bfloat16", "--no-peer")
@@ -183,7 +204,7 @@ def on_a_cpu():
         "The share of the ceiling counts the products with the zeros around the last, narrow maps; ours skips them.",
         "",
     ]
-    lines += reading()
+    lines += [*loss_memory(), *reading()]
     return ["# Speed and memory on a CPU", "", "Made by `make bench`.", "", *lines]
 
 

@@ -39,13 +39,11 @@ class SpecAugment(keras.layers.Layer):
     def call(self, log_mel, training=None):
         if not training:
             return log_mel
-        x = self.warp(log_mel) if self.sizes["time_warp"] else log_mel
-        frames, mels = x.shape[1:]
-        masked = self._masks(ops.shape(x)[0], self.sizes["time_masks"], self.sizes["time_width"], frames)[:, :, None]
-        masked = (
-            masked
-            | self._masks(ops.shape(x)[0], self.sizes["frequency_masks"], self.sizes["frequency_width"], mels)[:, None]
-        )  # (clips, frames, mels)
+        clips, (frames, mels), sizes = ops.shape(log_mel)[0], log_mel.shape[1:], self.sizes
+        x = self.warp(log_mel) if sizes["time_warp"] and frames > 2 else log_mel
+        in_time = self._masks(clips, sizes["time_masks"], sizes["time_width"], frames)
+        in_frequency = self._masks(clips, sizes["frequency_masks"], sizes["frequency_width"], mels)
+        masked = in_time[:, :, None] | in_frequency[:, None]  # (clips, frames, mels)
         return ops.where(masked, ops.mean(x, axis=(1, 2), keepdims=True), x)
 
     def _masks(self, clips, masks, width, size):

@@ -138,7 +138,7 @@ def _in_blocks(x, size):
 
 
 @ops.custom_gradient
-def pairwise_logits(mixtures, channels, kernel):
+def pairwise_logits(mixtures, channels, weights):
     """relu(a_i + b_j) · w for each row a_i of one array and b_j of the other, without ever holding all the pairs.
 
     The grid of pairs is made a few rows at a time, and made again for the gradient, which needs only its signs: with
@@ -148,7 +148,7 @@ def pairwise_logits(mixtures, channels, kernel):
     Args:
         mixtures: a, (N, hidden).
         channels: b, (K, hidden).
-        kernel: w, (hidden, 1).
+        weights: w, (hidden,), not a variable.
 
     Returns (N, K).
     """
@@ -156,7 +156,7 @@ def pairwise_logits(mixtures, channels, kernel):
     size = block_of(hidden * columns)
 
     def block(a):
-        return ops.matmul(ops.relu(a[:, None] + channels), kernel)[..., 0]  # (size, K)
+        return ops.matmul(ops.relu(a[:, None] + channels), weights[:, None])[..., 0]  # (size, K)
 
     def gradient(*arguments, upstream=None):  # torch gives the upstream gradient by name
         upstream = arguments[0] if upstream is None else upstream
@@ -171,9 +171,9 @@ def pairwise_logits(mixtures, channels, kernel):
         zeros = ops.zeros_like(a, dtype="float32"), ops.zeros_like(channels, dtype="float32")
         by_mixture, by_channel = ops.fori_loop(0, ops.shape(a)[0], add_block, zeros)
         by_mixture = ops.reshape(by_mixture, (-1, hidden))[:rows]
-        first, second, w = (ops.cast(each, "float32") for each in (mixtures, channels, kernel[:, 0]))
-        d_kernel = ops.sum(first * by_mixture, axis=0) + ops.sum(second * by_channel, axis=0)
-        return tuple(ops.cast(each, kernel.dtype) for each in (w * by_mixture, w * by_channel, d_kernel[:, None]))
+        first, second, w = (ops.cast(each, "float32") for each in (mixtures, channels, weights))
+        by_weight = ops.sum(first * by_mixture, axis=0) + ops.sum(second * by_channel, axis=0)
+        return tuple(ops.cast(each, weights.dtype) for each in (w * by_mixture, w * by_channel, by_weight))
 
     logits = ops.map(block, _in_blocks(mixtures, size))  # (blocks, size, K)
     return ops.reshape(logits, (-1, columns))[:rows], gradient
@@ -201,8 +201,11 @@ class CoincidenceHead(keras.layers.Layer):
         self.output_layer.build((None, None, self.hidden))
 
     def call(self, h_m, h_c):
-        kernel = ops.convert_to_tensor(self.output_layer.kernel)
-        return pairwise_logits(self.mixture(h_m), self.channel(h_c), kernel) + self.output_layer.bias
+        weights = self.output_layer.kernel[:, 0]
+        return pairwise_logits(self.mixture(h_m), self.channel(h_c), weights) + self.output_layer.bias
+
+    def compute_output_shape(self, h_m_shape, h_c_shape):
+        return (h_m_shape[0], h_c_shape[0])
 
     def get_config(self):
         return super().get_config() | {"hidden": self.hidden}

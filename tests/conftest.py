@@ -46,6 +46,33 @@ def small_encoder():
     return encoder
 
 
+@pytest.fixture(scope="session")
+def value_and_gradients():
+    """A function (function, *inputs) → its value and the gradients of the inputs, by the backend that is in use."""
+
+    def call(function, *inputs):
+        inputs = [keras.ops.convert_to_tensor(x) for x in inputs]
+        if keras.backend.backend() == "tensorflow":
+            import tensorflow as tf
+
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                value = function(*inputs)
+            gradients = tape.gradient(value, inputs)
+        elif keras.backend.backend() == "jax":
+            import jax
+
+            value, gradients = jax.value_and_grad(function, argnums=tuple(range(len(inputs))))(*inputs)
+        else:
+            inputs = [x.detach().clone().requires_grad_() for x in inputs]
+            value = function(*inputs)
+            value.backward()
+            value, gradients = value.detach(), [x.grad for x in inputs]
+        return float(value), [keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")) for x in gradients]
+
+    return call
+
+
 @pytest.fixture
 def in_a_fresh_process(tmp_path):
     """A function (path of a saved model, *inputs) → output, run in another Python that only loads and calls."""

@@ -3,6 +3,7 @@
 import keras
 import numpy as np
 import pytest
+from keras import ops
 
 from sepcl_keras.augmentation import SpecAugment
 from sepcl_keras.files import BadInput
@@ -64,6 +65,46 @@ def test_output_keeps_shape_and_compute_dtype(dtype):
     layer = SpecAugment(seed=0, dtype=dtype)
     y = layer(patches(3), training=True)
     assert y.shape == (3, 96, 64) and keras.backend.standardize_dtype(y.dtype) == layer.compute_dtype
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_draws_and_does_the_same(dtype):
+    full, half = (np.asarray(ops.cast(SpecAugment(seed=0, dtype=d)(patches(6), training=True), "float32"))
+                  for d in ("float32", dtype))  # fmt: skip
+    np.testing.assert_allclose(half, full, atol=0.05)
+
+
+@keras.saving.register_keras_serializable(package="sepcl_keras_tests")
+class SecondHalf(keras.layers.Layer):
+    """Augments the second half of a batch alone, always, as a model does that spares one of two views."""
+
+    def __init__(self, augmentation, **kwargs):
+        super().__init__(**kwargs)
+        self.augmentation = augmentation
+
+    def call(self, x):
+        half = ops.shape(x)[0] // 2
+        return ops.concatenate([x[:half], self.augmentation(x[half:], training=True)], axis=0)
+
+
+def test_works_compiled_on_a_part_of_a_batch_of_open_size():
+    x = patches(20)
+    model = keras.Sequential([keras.Input((96, 64)), SecondHalf(SpecAugment(time_warp=0, seed=0))])
+    model.compile(jit_compile=keras.backend.backend() != "torch")
+    y = model.predict(x, batch_size=8, verbose=0)  # batches of 8, 8 and 4
+    changed = (y != x).any(axis=(1, 2))
+    spared = np.r_[0:4, 8:12, 16:18]
+    assert not changed[spared].any()
+    assert np.delete(changed, spared).mean() > 0.8  # a patch whose masks all have width zero is rare
+    # Each patch has its own stripes, in the later batches too.
+    stripes = (y != x)[np.delete(np.arange(20), spared)]
+    assert len({each.tobytes() for each in stripes}) >= 8
+
+
+def test_patches_too_short_to_warp_are_masked_only():
+    for frames in (1, 2, 3):
+        y = np.asarray(SpecAugment(seed=0)(patches(5, frames), training=True))
+        assert np.all(np.isfinite(y))
 
 
 def test_config_round_trip_and_refusals():

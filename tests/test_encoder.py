@@ -1,6 +1,4 @@
-"""CNN14 against PANNs' own output, and the heads against the long way round."""
-
-import zlib
+"""CNN14's sizes and independence, and the heads against the long way round."""
 
 import keras
 import numpy as np
@@ -8,60 +6,9 @@ import pytest
 from keras import ops
 from keras.ops import convert_to_numpy as to_numpy
 
-from sepcl_keras.encoder import CNN14, BatchNorm, CoincidenceHead, SimilarityHead, load_panns_weights
-from sepcl_keras.features import LogMel
+from sepcl_keras import encoder as encoder_module
+from sepcl_keras.encoder import CNN14, BatchNorm, CoincidenceHead, SimilarityHead, pairwise_logits
 from sepcl_keras.files import BadInput
-
-
-def formula_weights():
-    """PANNs' names and shapes, filled by the goldens' formula."""
-    shapes = {}
-
-    def batch_norm(name, size):
-        shapes.update({f"{name}.{field}": (size,) for field in ("weight", "bias", "running_mean", "running_var")})
-
-    batch_norm("bn0", 64)
-    channels = (1, 64, 128, 256, 512, 1024, 2048)
-    for block in range(1, 7):
-        for number, (size_in, size_out) in enumerate(
-            ((channels[block - 1], channels[block]), (channels[block],) * 2), 1
-        ):
-            shapes[f"conv_block{block}.conv{number}.weight"] = (size_out, size_in, 3, 3)
-            batch_norm(f"conv_block{block}.bn{number}", size_out)
-    shapes |= {"fc1.weight": (2048, 2048), "fc1.bias": (2048,)}
-    weights = {}
-    for name, shape in shapes.items():
-        r = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
-        if name.endswith("running_var"):
-            r = 1 + 0.1 * np.abs(r)
-        elif len(shape) > 1:
-            r /= np.sqrt(np.prod(shape[1:]))
-        else:
-            r = 0.1 * r + (1 if ".weight" in name else 0)
-        weights[name] = r.astype("float32")
-    return weights
-
-
-def test_equals_panns_block_by_block(goldens):
-    golden = goldens["cnn14_16k_eval_forward"]
-    encoder = CNN14(embedding_dim=2048)
-    load_panns_weights(encoder, formula_weights())
-    waveforms = (np.random.default_rng(0).standard_normal((2, 15_360)) * 0.1).astype("float32")
-    x = encoder.bn0(LogMel("panns")(waveforms), training=False)[..., None]
-    stages = {}
-    for block in encoder.blocks:
-        x = block(x, training=False)
-        stages[block.name] = to_numpy(x).transpose(0, 3, 1, 2)  # PyTorch's layout
-    for name, value in stages.items():
-        expected = golden[name]
-        assert list(value.shape) == expected["shape_torch_layout"]
-        assert value.mean() == pytest.approx(expected["mean"], rel=1e-4)
-        assert value.std() == pytest.approx(expected["std"], rel=1e-4)
-        np.testing.assert_allclose(value[0].ravel()[:6], expected["head_of_example_0"], rtol=1e-4, atol=1e-4)
-    h = to_numpy(encoder(LogMel("panns")(waveforms), training=False))
-    expected = golden["fc1_before_relu"]
-    np.testing.assert_allclose(h[0, :6], expected["head"], atol=1e-4)
-    np.testing.assert_allclose(np.linalg.norm(h, axis=-1), expected["norm_per_example"], rtol=1e-4)
 
 
 @pytest.mark.parametrize("dim, parameters", [(128, 75_739_712), (1024, 77_575_616)])
@@ -101,6 +48,63 @@ def test_the_split_coincidence_head_equals_the_mlp_on_each_pair():
             assert logits[i, j] == pytest.approx(logit, abs=1e-5)
 
 
+@pytest.mark.parametrize("rows, columns, size", [(13, 13, 4), (5, 9, 2), (9, 5, 3), (4, 4, 4), (3, 6, 8), (2, 2, 1)])
+def test_the_grid_in_blocks_is_exact_values_and_gradients(rows, columns, size, monkeypatch, value_and_gradients):
+    """Against NumPy in double precision, with rows that fill no block and grids that are not square."""
+    monkeypatch.setattr(encoder_module, "block_of", lambda numbers: size)
+    r = np.random.default_rng(rows)
+    a, b, w, g = (r.standard_normal(shape) for shape in ((rows, 7), (columns, 7), (7,), (rows, columns)))
+    pairs = a[:, None] + b
+    active = (pairs > 0) * g[..., None]  # (rows, columns, hidden)
+    arrays = [x.astype("float32") for x in (a, b, w)]
+    logits = to_numpy(pairwise_logits(*(ops.convert_to_tensor(x) for x in arrays)))
+    np.testing.assert_allclose(logits, np.maximum(pairs, 0) @ w, rtol=1e-5, atol=1e-5)
+    _, gradients = value_and_gradients(
+        lambda *x: ops.sum(ops.multiply(pairwise_logits(*x), g.astype("float32"))), *arrays
+    )
+    expected = w * active.sum(axis=1), w * active.sum(axis=0), np.sum(active * pairs, axis=(0, 1))
+    for gradient, by_hand in zip(gradients, expected, strict=True):
+        np.testing.assert_allclose(gradient, by_hand, rtol=1e-5, atol=1e-5)
+
+
+def test_a_mixture_of_a_grid_does_not_depend_on_the_other_mixtures():
+    """What several devices ask for: some mixtures against the channels of all, the rows of the whole grid."""
+    h_m, h_c = np.random.default_rng(0).standard_normal((2, 11, 3)).astype("float32")
+    head = CoincidenceHead(hidden=6)
+    whole = to_numpy(head(h_m, h_c))
+    np.testing.assert_allclose(to_numpy(head(h_m[4:7], h_c)), whole[4:7], rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16"])
+def test_the_coincidence_head_learns_in_half_precision_as_in_full(dtype, value_and_gradients):
+    h_m, h_c = np.random.default_rng(0).standard_normal((2, 6, 8)).astype("float32")
+    full, half = CoincidenceHead(hidden=16), CoincidenceHead(hidden=16, dtype=dtype)
+    full.build(h_m.shape, h_c.shape), half.build(h_m.shape, h_c.shape)
+    half.set_weights(full.get_weights())
+
+    def objective(head):
+        return lambda *h: ops.mean(ops.square(ops.cast(head(*h), "float32") - 1.0))
+
+    expected, gradients = value_and_gradients(objective(full), h_m, h_c)
+    value, rough = value_and_gradients(objective(half), h_m, h_c)
+    assert value == pytest.approx(expected, rel=0.03)
+    for ours, theirs in zip(rough, gradients, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=0.05 * np.abs(theirs).max())
+
+
+def test_the_coincidence_head_trains_where_the_number_of_pairs_is_open():
+    """As in `fit`: TensorFlow then knows neither side of the grid while it traces."""
+    first, second = keras.Input((3,)), keras.Input((3,))
+    model = keras.Model([first, second], CoincidenceHead(hidden=4)(first, second))
+    assert model.output_shape == (None, None)
+    h = np.random.default_rng(0).standard_normal((2, 10, 3)).astype("float32")
+    before = to_numpy(model([*h]))
+    model.compile("sgd", lambda targets, logits: ops.mean(ops.square(logits - 3.0)))
+    # Three batches of four, four and two rows, with targets of any shape.
+    losses = model.fit([*h], np.zeros((10, 1)), batch_size=4, epochs=8, verbose=0).history["loss"]
+    assert losses[-1] < losses[0] and not np.array_equal(to_numpy(model([*h])), before)
+
+
 def test_saved_and_loaded_they_give_the_same(tmp_path, in_a_fresh_process):
     patches = np.random.default_rng(0).standard_normal((2, 96, 64)).astype("float32")
     encoder = CNN14(embedding_dim=8, width=2)
@@ -112,17 +116,6 @@ def test_saved_and_loaded_they_give_the_same(tmp_path, in_a_fresh_process):
     expected = to_numpy(heads([h, h]))
     heads.save(tmp_path / "heads.keras")
     np.testing.assert_allclose(in_a_fresh_process(tmp_path / "heads.keras", h, h), expected, atol=1e-6)
-
-
-def test_panns_names_that_do_not_fit_are_refused():
-    weights = formula_weights()
-    encoder = CNN14(embedding_dim=16)
-    weights["conv_block2.bn1.bias"] = np.zeros(3)
-    with pytest.raises(BadInput, match=r"conv_block2.bn1.bias has shape \(3,\); expected \(128,\)"):
-        load_panns_weights(encoder, weights)
-    del weights["bn0.weight"]
-    with pytest.raises(BadInput, match="bn0.weight is missing"):
-        load_panns_weights(encoder, weights)
 
 
 def test_half_precision_gives_finite_embeddings():
