@@ -68,7 +68,7 @@ test: lint
 # What no backend touches is tested once. On JAX the tests compile thousands of small programs and run each a few times:
 # XLA need not optimise, and what one process or model compiled the next one takes from .venv-latest/compiled.
 LATEST = .venv-latest/bin/python -m pytest tests --ignore=tests/test_tutorial.py
-ONCE = audio build files notebooks profiles run scenes sounds
+ONCE = audio backends build files notebooks profiles run scenes sounds
 
 test-latest: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.venv-latest/compiled
 test-latest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0

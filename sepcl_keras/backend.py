@@ -125,6 +125,9 @@ def fused_batch_norm(layer, x, training):
         is_training=training,
     )
     if training:
+        # The variance comes as an estimate for unseen data, divided by n − 1; Keras on other backends divides by n.
+        number = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], "float32")
+        variance *= (number - 1.0) / number
         for moving, batch in ((layer.moving_mean, mean), (layer.moving_variance, variance)):
             moving.assign(moving * layer.momentum + batch * (1 - layer.momentum))
     return y if x.shape.rank == 4 else y[:, :, 0]
