@@ -109,6 +109,12 @@ class Checkpoint(keras.callbacks.Callback):
         self.cost = self.written - began
 
 
+def save_model(model, path):
+    """Saves a network as `path`, a `.keras` file, whole or not at all; a disk without room is BadInput."""
+    with atomic(path) as temporary:
+        model.save(temporary)
+
+
 def digest(arrays):
     """Twelve hexadecimal digits that stand for the bytes of a nest of arrays."""
     total = hashlib.sha256()

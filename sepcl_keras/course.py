@@ -13,7 +13,7 @@ import numpy as np
 
 from sepcl_keras import evaluation, processors, training
 from sepcl_keras.backend import inference, keep_memory, make_repeatable, use_all_devices
-from sepcl_keras.checkpoint import atomic_folder
+from sepcl_keras.checkpoint import atomic_folder, save_model
 from sepcl_keras.embedding import embed_log_mel, load_encoder
 from sepcl_keras.features import PATCH_FRAMES, LogMel
 from sepcl_keras.files import ROOT, BadInput, atomic, fingerprint, read_json, write_json
@@ -201,8 +201,7 @@ class Course:
                 lambda steps: processors.ViewPairs(views, row.pairing, row.processors, p.batch_size, steps, seed),
                 seed=seed, verbose=verbose, folder=folder, log=log, **size, **objective,
             )  # fmt: skip
-            with atomic(folder / "encoder.keras") as temporary:
-                encoder.save(temporary)
+            save_model(encoder, folder / "encoder.keras")
             return history
 
         definition = self._separator_definition() | size | objective | {
@@ -220,8 +219,7 @@ class Course:
             encoder, history = training.train_supervised(
                 self.log_mel("train"), self.scenes["train"].labels, p, self.seed, folder
             )
-            with atomic(folder / "encoder.keras") as temporary:
-                encoder.save(temporary)
+            save_model(encoder, folder / "encoder.keras")
             return history
 
         definition = self._data_definition() | {

@@ -6,10 +6,10 @@ from keras import ops
 
 from sepcl_keras.augmentation import SpecAugment
 from sepcl_keras.backend import compile_with_xla, make_repeatable, number_of_devices
-from sepcl_keras.checkpoint import Checkpoint, digest
+from sepcl_keras.checkpoint import Checkpoint, digest, save_model
 from sepcl_keras.encoder import CNN14
 from sepcl_keras.features import PATCH_FRAMES
-from sepcl_keras.files import BadInput, atomic
+from sepcl_keras.files import BadInput
 from sepcl_keras.logs import Log, Record
 from sepcl_keras.models import ContrastiveModel, SeparationModel
 from sepcl_keras.separator import TDCNPlusPlus, start_from_mdct
@@ -55,8 +55,7 @@ class Snapshots(keras.callbacks.Callback):
     def _save(self, step):
         for name in (name for name, at in self.steps.items() if at == step):
             _ = self.model  # asking for it makes JAX put the trained values back into the variables
-            with atomic(self.folder / f"{name}.keras") as temporary:
-                self.separator.save(temporary)
+            save_model(self.separator, self.folder / f"{name}.keras")
 
     def on_epoch_begin(self, epoch, logs=None):
         self.before = epoch * self.params["steps"]

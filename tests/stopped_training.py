@@ -16,6 +16,7 @@ import numpy as np
 from keras import ops
 
 from sepcl_keras import training
+from sepcl_keras.checkpoint import save_model
 from sepcl_keras.files import write_json
 from sepcl_keras.models import ContrastiveModel
 from sepcl_keras.profiles import PROFILES
@@ -80,7 +81,7 @@ def main(folder, where=None, when=None):
         lambda steps: Neighbours(log_mel, 96, 8, steps, 0), 8, 1, STEPS, 1e-3, 0,
         similarity=1.0, coincidence=1.0, spec_augment=True, folder=folder / "encoder",
     )  # fmt: skip
-    encoder.save(folder / "encoder" / "encoder.keras")
+    save_model(encoder, folder / "encoder" / "encoder.keras")
     write_json(folder / "encoder" / "history.json", history)
 
 

@@ -1,10 +1,12 @@
 """What was stopped goes on: a training ends where one never stopped would, an artifact is whole or not there."""
 
+import dataclasses
 import os
 import resource
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -14,8 +16,9 @@ import pytest
 from keras import ops
 
 from sepcl_keras import models, training
-from sepcl_keras.checkpoint import CHECKPOINT, atomic_folder
+from sepcl_keras.checkpoint import CHECKPOINT, atomic_folder, save_model
 from sepcl_keras.files import BadInput, read_json
+from sepcl_keras.profiles import PROFILES
 
 PROGRAM = Path(__file__).with_name("stopped_training.py")
 
@@ -98,6 +101,27 @@ def train(folder, steps=60, learning_rate=0.1, size=3, seed=0, callbacks=()):
 
 def interrupt():
     raise KeyboardInterrupt
+
+
+def test_a_supervised_training_goes_on_with_its_spec_augment(tmp_path, capsys, monkeypatch):
+    labels = np.eye(2, dtype="float32")[np.arange(8) % 2]
+    log_mel = np.random.default_rng(0).standard_normal((8, 100, 64)).astype("float16")
+    profile = dataclasses.replace(PROFILES["smoke"], batch_size=4, width=1, supervised_steps=40, learning_rate=1e-3)
+
+    def supervised(folder):
+        encoder, history = training.train_supervised(log_mel, labels, profile, 0, folder)
+        del history["clips_per_second"]
+        return [ops.convert_to_numpy(weight) for weight in encoder.weights], history
+
+    expected, history = supervised(tmp_path / "whole")
+    fit = training.fit
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(training, "fit", lambda *a, **k: fit(*a, **k, callbacks=[Stop(30, interrupt)]))
+        supervised(tmp_path / "stopped")
+    again, continued = supervised(tmp_path / "stopped")
+    assert "resumed at step 20 of 40\n" in capsys.readouterr().out and continued == history
+    for ours, whole in zip(again, expected, strict=True):
+        np.testing.assert_array_equal(ours, whole)
 
 
 @pytest.fixture(scope="module")
@@ -184,6 +208,53 @@ def test_a_full_disk_is_one_sentence_and_leaves_the_last_checkpoint(tmp_path, ca
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
     train(tmp_path, size=size)
     assert "resumed at step" in capsys.readouterr().out
+
+
+def test_a_network_that_finds_no_room_is_one_sentence_and_leaves_the_one_before(tmp_path):
+    path, (soft, hard) = tmp_path / "encoder.keras", resource.getrlimit(resource.RLIMIT_FSIZE)
+    encoder = training.new_encoder(8, 1, 0)
+    save_model(encoder, path)
+    before = path.read_bytes()
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
+        with pytest.raises(BadInput, match="encoder.keras: cannot be written .*; expected a folder with room"):
+            save_model(encoder, path)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["encoder.keras"]
+
+
+def test_a_folder_without_the_right_to_write_is_one_sentence_and_keeps_its_checkpoint(capsys):
+    """As an ordinary user, for to root every folder is open; so not in pytest's folder, which others cannot enter."""
+    program = """
+import os, sys
+from test_checkpoint import BadInput, Stop, interrupt, train
+
+for _ in range(2):  # the second time it reads the checkpoint: Python's own files may be out of reach later
+    try:
+        train(sys.argv[1], callbacks=[Stop(30, interrupt)])
+    except KeyboardInterrupt:
+        pass
+os.chmod(sys.argv[1], 0o555)
+if os.geteuid() == 0:
+    os.setuid(65534)
+try:
+    train(sys.argv[1])
+except BadInput as error:
+    print(error)
+"""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(PROGRAM.parent), *sys.path])}
+        command = [sys.executable, "-W", "ignore", "-c", program, folder]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True)
+        os.chmod(folder, 0o755)
+        assert done.returncode == 0, done.stderr[-2000:]
+        sentence = "cannot be written (Permission denied); expected a folder with room that is ours."
+        resumed = "resumed at step 20 of 60"
+        assert done.stdout.splitlines() == [resumed, resumed, f"{folder}/{CHECKPOINT}: {sentence}"]
+        assert os.listdir(folder) == [CHECKPOINT]
+        train(folder)
+    assert f"{resumed}\n" in capsys.readouterr().out
 
 
 def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path):

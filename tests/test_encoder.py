@@ -136,10 +136,7 @@ def test_the_fused_batch_norm_is_batch_normalisation(shape):
     expected = (x - mean) / np.sqrt(variance + 1e-5) * to_numpy(layer.gamma) + to_numpy(layer.beta)
     np.testing.assert_allclose(to_numpy(layer(x, training=True)), expected, atol=1e-5)
     np.testing.assert_allclose(to_numpy(layer.moving_mean), 0.1 * mean, rtol=1e-4)
-    count = x.size / shape[-1]
-    # TensorFlow's fused operation keeps the unbiased variance, as PyTorch does; Keras elsewhere the biased one.
-    unbiased = count / (count - 1) if keras.backend.backend() == "tensorflow" else 1.0
-    np.testing.assert_allclose(to_numpy(layer.moving_variance), 0.9 + 0.1 * variance * unbiased, rtol=1e-4)
+    np.testing.assert_allclose(to_numpy(layer.moving_variance), 0.9 + 0.1 * variance, rtol=1e-4)
     plain = keras.layers.BatchNormalization(epsilon=1e-5)
     plain.build(shape)
     plain.set_weights(layer.get_weights())
