@@ -64,6 +64,22 @@ def block_of(numbers):
     return max(1, block // numbers) if isinstance(numbers, int) else ops.maximum(1, block // numbers)
 
 
+def map_blocks(function, blocks):
+    """What `ops.map` gives; no gradient flows through it.
+
+    On torch the results go into one array made beforehand. Each small one that stayed where large ones come and go
+    would keep glibc from using that memory again: 2 GB instead of 10 MB for a coincidence grid of 1,024 pairs.
+    """
+    if keras.backend.backend() != "torch":
+        return ops.map(function, blocks)
+    results = None
+    for index, block in enumerate(blocks):
+        result = function(block)
+        results = result.new_empty((len(blocks), *result.shape)) if results is None else results
+        results[index] = result
+    return results
+
+
 def full_precision():
     """A context in which products of float32 matrices are made in float32.
 

@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from sepcl_keras import narrow
-from sepcl_keras.backend import block_of, fused_batch_norm
+from sepcl_keras.backend import block_of, fused_batch_norm, map_blocks
 from sepcl_keras.features import MEL_BANDS, PATCH_FRAMES
 from sepcl_keras.files import BadInput
 
@@ -175,7 +175,7 @@ def pairwise_logits(mixtures, channels, weights):
         by_weight = ops.sum(first * by_mixture, axis=0) + ops.sum(second * by_channel, axis=0)
         return tuple(ops.cast(each, weights.dtype) for each in (w * by_mixture, w * by_channel, by_weight))
 
-    logits = ops.map(block, _in_blocks(mixtures, size))  # (blocks, size, K)
+    logits = map_blocks(block, _in_blocks(mixtures, size))  # (blocks, size, K)
     return ops.reshape(logits, (-1, columns))[:rows], gradient
 
 
