@@ -438,6 +438,12 @@ plt.show()
 # Mixture consistency makes the two channels *sum* to the mixture, but says nothing about how they share it. A processor
 # whose two levels lie far apart hands out one channel that is nearly the mixture and one that is nearly nothing. The course
 # keeps all channels, as the paper does as far as we know, and shows the count; an exercise below rejects them.
+# `ViewPairs(…, reject_quiet=True)` would draw another channel in place of a quiet one, and `quiet_shares()` tells how
+# often that happens:
+
+# %%
+shares = pairs["mix-chan"].quiet_shares()
+print("quiet: " + ", ".join(f"{name} {share:.2%}" for name, share in shares.items()))
 
 # %%
 course.record(

@@ -273,6 +273,15 @@ assert all(np.isfinite(history[name]).all() for name in chance), "the training b
 #   better encoder: mix-mix without SpecAugment is the easiest task of all, and in the slides the row with the lowest mAP. Only
 #   notebooks 08 to 10 can say what h is good for.
 #
+# The record of the training holds more: what gradient descent felt (the norm of all gradients, before they are clipped to
+# 5) and how h lies in space while it is trained. What *alignment*, *uniformity* and *spread* mean comes next.
+# `course.encoder(log="folder")` would also write all of it to `log.csv`, and for TensorBoard where that is installed.
+
+# %%
+notebook.curves(history, ["gradient_norm", "spread"], title="the same training, seen from inside")
+notebook.curves(history, ["alignment", "uniformity"])
+
+# %% [markdown]
 # ## Alignment and uniformity
 #
 # Two numbers say what contrast does to h (Wang and Isola 2020). All h are first scaled to length one.
