@@ -1,6 +1,6 @@
 """The tutorial at the tiny profile, from nothing: its numbers against the recorded ones, and the claims that matter.
 
-Its first losses are held tightly; what comes after hundreds of steps differs a little between machines, so final
+Its first losses are held as tightly as machines agree; what comes after hundreds of steps differs a little, so final
 metrics are held by three times their spread over seeds.
 """
 
@@ -38,10 +38,14 @@ pytestmark = pytest.mark.timeout(2400)
 @pytest.mark.parametrize("training", BASELINE["first_losses"])
 def test_first_losses_are_the_recorded_ones(training):
     losses, _ = collect(RUN)
-    # Notebooks 07 and 10 begin with views by a separator of 2,400 steps, which had drifted by then between machines: in
-    # 07 the first loss differed by 0.08 %, the tenth by 0.7 %.
-    tolerance = 5e-2 if training.startswith(("07", "10")) else 1e-3
-    np.testing.assert_allclose(losses[training], BASELINE["first_losses"][training], rtol=tolerance, atol=1e-3)
+    # Between two kinds of processor all trainings agreed in their first three losses to 1e-6, then rounding grew: by the
+    # tenth to 0.3 % where views play no part. A separator of 2,400 steps has drifted, and with it the views of notebooks
+    # 07 and 10: by 0.2 % at first, 2.2 % at last.
+    tolerance = np.where(np.arange(10) < 3, 1e-3, 1e-2)
+    if training.startswith(("07", "10")):
+        tolerance = 5e-2
+    recorded = np.array(BASELINE["first_losses"][training])
+    assert np.all(np.abs(np.array(losses[training]) - recorded) <= tolerance * np.abs(recorded)), losses[training]
 
 
 def test_final_metrics_are_within_three_times_the_spread_over_seeds():
