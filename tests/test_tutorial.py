@@ -38,9 +38,9 @@ pytestmark = pytest.mark.timeout(2400)
 @pytest.mark.parametrize("training", BASELINE["first_losses"])
 def test_first_losses_are_the_recorded_ones(training):
     losses, _ = collect(RUN)
-    # Between two kinds of processor all trainings agreed in their first three losses to 1e-6, then rounding grew: by the
-    # tenth to 0.3 % where views play no part. A separator of 2,400 steps has drifted, and with it the views of notebooks
-    # 07 and 10: by 0.2 % at first, 2.2 % at last.
+    # Between two kinds of processor the first three losses agreed to 1e-6, then rounding grew: by the tenth to 0.3 %
+    # where views play no part. A separator of 2,400 steps has drifted, and with it the views of notebooks 07 and 10: by
+    # 0.2 % at first, 2.2 % at last.
     tolerance = np.where(np.arange(10) < 3, 1e-3, 1e-2)
     if training.startswith(("07", "10")):
         tolerance = 5e-2
