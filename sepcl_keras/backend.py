@@ -93,6 +93,32 @@ def full_precision():
     return jax.default_matmul_precision("float32")
 
 
+def in_double_precision(function):
+    """`function`, made of `keras.ops` from one tensor to another, computed in float64; takes and gives float32.
+
+    JAX knows float64 only inside a context of its own, which its gradient would leave: there that is float32's.
+    """
+
+    def computed(x):
+        return ops.cast(function(ops.cast(x, "float64")), "float32")
+
+    if keras.backend.backend() != "jax":
+        return computed
+    import jax
+
+    @jax.custom_vjp
+    def in_context(x):
+        with jax.enable_x64(True):
+            return computed(x)
+
+    def backward(x, gradient):
+        with full_precision():
+            return jax.vjp(function, x)[1](gradient)
+
+    in_context.defvjp(lambda x: (in_context(x), x), backward)
+    return lambda x: in_context(ops.convert_to_tensor(x, "float32"))
+
+
 def use_all_devices():
     """Shares every batch among all devices that JAX sees; on other backends, and with one device, does nothing.
 

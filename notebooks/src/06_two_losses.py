@@ -319,16 +319,18 @@ print(f"largest difference between the two ways: {np.abs(split - concatenated[..
 # %%
 d, hidden, rows = course.profile.embedding_dim, 512, []
 for pairs in dict.fromkeys((3, batch_size, 128, 1024, 4096)):
-    inner = pairs**2 * hidden  # after the ReLU, both ways
-    numbers = {"concatenated": pairs**2 * 2 * d + inner, "split": 2 * pairs * hidden + inner}  # kept, 4 bytes each
+    inner = pairs**2 * hidden  # after the ReLU
+    parts = 2 * pairs * hidden  # W_m h_m + b and W_c h_c
+    numbers = {"concatenated": pairs**2 * 2 * d + inner, "split": parts + inner, "split, in blocks": parts + pairs**2}
     products = {"concatenated": pairs**2 * 2 * d * hidden, "split": 2 * pairs * d * hidden}
     rows.append({"N": pairs} | {f"{way}, MB": 4e-6 * count for way, count in numbers.items()})
     rows[-1] |= {f"{way}, million products": 1e-6 * count for way, count in products.items()}
 notebook.table(rows, {key: key for key in rows[0]})
 
 # %% [markdown]
-# The split saves the concatenations and a factor of N in products. The hidden layer itself remains N × N × 512 in both ways:
-# at batches of thousands it would have to be worked through in blocks.
+# The split saves the concatenations and a factor of N in products, but what comes out of the ReLU is still N × N × 512. So
+# `CoincidenceHead` works **in blocks**: it makes the grid a few rows at a time, keeps of each block only its logits, and on
+# the way back adds up and rectifies each block once more. That costs sums and no products of the first layer.
 #
 # Note also that the head is **not symmetric**: the mixture comes first, the channel second, each with weights of its own.
 #
