@@ -58,16 +58,19 @@ lint: setup
 	$(BIN)/ruff format --check
 	$(BIN)/python notebooks/build.py --check
 
+# Two tests at a time, each with the threads of one core: torch's would wait for each other.
+UNITS = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest tests --ignore=tests/test_tutorial.py -n 2 --dist worksteal
+
 # What fails fast comes first. nbmake passes nothing but the environment to a notebook.
 test: lint
-	$(BIN)/python -m pytest tests --ignore=tests/test_tutorial.py
+	$(call UNITS,.venv)
 	rm -rf artifacts/test
 	SEPCL_PROFILE=smoke SEPCL_OUT=$(CURDIR)/artifacts/test $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 -W default notebooks
 	$(BIN)/python -m pytest -s tests/test_tutorial.py
 
 # What no backend touches is tested once. On JAX the tests compile thousands of small programs and run each a few times:
 # XLA need not optimise, and what one process or model compiled the next one takes from .venv-latest/compiled.
-LATEST = .venv-latest/bin/python -m pytest tests --ignore=tests/test_tutorial.py
+LATEST = $(call UNITS,.venv-latest)
 ONCE = audio backends build files notebooks profiles run scenes sounds
 
 test-latest: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.venv-latest/compiled

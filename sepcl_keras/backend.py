@@ -49,6 +49,8 @@ def _has_gpu():
         import jax
 
         return jax.default_backend() == "gpu"
+    if backend != "torch":
+        return False
     import torch
 
     return torch.cuda.is_available()

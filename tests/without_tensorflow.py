@@ -29,7 +29,7 @@ from keras.ops import convert_to_numpy as to_numpy
 
 import sepcl_keras as sk
 from sepcl_keras import training
-from sepcl_keras.course import embed
+from sepcl_keras.embedding import embed_log_mel
 
 SEPARATOR = dict(num_basis=32, frame_length=32, frame_step=16, bottleneck=8, hidden=8, dilations=(1, 2), repeats=1)
 
@@ -70,7 +70,7 @@ def main(folder):
         model.save(folder / f"{name}.keras")
         again = keras.saving.load_model(folder / f"{name}.keras")
         np.testing.assert_allclose(to_numpy(again(batch)), expected, atol=1e-5)
-    h = embed(encoder, patches)
+    h = embed_log_mel(patches, encoder)
     np.testing.assert_allclose(h[:, 0], expected, rtol=1e-3, atol=1e-4)
     assert not [name for name in sys.modules if name.partition(".")[0] == "tensorflow"]
     print("runs on", keras.backend.backend())
