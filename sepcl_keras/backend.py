@@ -2,6 +2,7 @@
 
 import contextlib
 import ctypes
+import math
 import sys
 
 import keras
@@ -36,15 +37,16 @@ def compile_with_xla():
     backend = keras.backend.backend()
     if backend != "tensorflow" or _repeatable:
         return backend == "jax"
-    return _has_gpu()
+    return has_gpu()
 
 
-def _has_gpu():
+def has_gpu():
+    """Whether Keras computes on a GPU: one that TensorFlow was told not to use does not count."""
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
 
-        return bool(tf.config.list_physical_devices("GPU"))
+        return bool(tf.config.list_logical_devices("GPU"))
     if backend == "jax":
         import jax
 
@@ -62,7 +64,7 @@ def block_of(numbers):
     On a CPU 2 MB: blocks that stayed in its second cache took a third to a quarter of the time of eight times larger
     ones. A GPU gets 128 MB, because each block costs it a start.
     """
-    block = 2**25 if _has_gpu() else 2**19
+    block = 2**25 if has_gpu() else 2**19
     return max(1, block // numbers) if isinstance(numbers, int) else ops.maximum(1, block // numbers)
 
 
@@ -137,15 +139,20 @@ def number_of_devices():
     return 1 if distribution is None else distribution.device_mesh.devices.size
 
 
-def inference(model):
-    """A function from a NumPy batch to the model's NumPy output, compiled as suits the device."""
-    model.jit_compile, devices = compile_with_xla(), number_of_devices()
-    if devices == 1:
-        return model.predict_on_batch
+def inference(model, batch_size=1):
+    """A function from a NumPy batch to the model's NumPy output, compiled as suits the device.
+
+    Batches are filled up with zeros to a multiple of `batch_size`, so that a shorter one at the end is not compiled for
+    anew, and of the number of devices.
+    """
+    model.jit_compile, multiple = compile_with_xla(), math.lcm(batch_size, number_of_devices())
 
     def predict(batch):
-        filling = [(0, -len(batch) % devices)] + [(0, 0)] * (np.ndim(batch) - 1)
-        return model.predict_on_batch(np.pad(batch, filling))[: len(batch)]
+        missing = -len(batch) % multiple
+        if missing:
+            filling = np.zeros((missing, *batch.shape[1:]), batch.dtype)
+            return model.predict_on_batch(np.concatenate([batch, filling]))[: len(batch)]
+        return model.predict_on_batch(batch)
 
     return predict
 

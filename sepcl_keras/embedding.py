@@ -1,6 +1,5 @@
 """What a trained encoder is for: reading it from a file, and sounds of any length to embeddings."""
 
-import functools
 import itertools
 import json
 import zipfile
@@ -11,11 +10,9 @@ import numpy as np
 
 from sepcl_keras.backend import inference
 from sepcl_keras.encoder import CNN14
-from sepcl_keras.features import PATCH_FRAMES, RECIPES, LogMel
+from sepcl_keras.features import HOP, PATCH_FRAMES, PATCH_SAMPLES, log_mel_model
 from sepcl_keras.files import BadInput, numbers, progress
 
-HOP = RECIPES["vggish"]["hop"]  # samples from one frame to the next: 10 ms
-PATCH_SAMPLES = RECIPES["vggish"]["window"] + (PATCH_FRAMES - 1) * HOP  # 15,600, of which a patch is made
 BATCH = 32  # windows at once: on a CPU more is not faster, and the first block alone holds 1.5 MB a window
 
 
@@ -55,11 +52,11 @@ def windows(log_mel):
     return patches.reshape(len(log_mel), number, PATCH_FRAMES, log_mel.shape[2])
 
 
-def embed_log_mel(log_mel, encoder, batch_size=BATCH):
+def embed_log_mel(log_mel, encoder):
     """Embeddings h (clips, windows, d), float32, of spectrograms (clips, frames, mels), also a memory map of them."""
     number = windows(log_mel[:1]).shape[1]
     patches = itertools.chain.from_iterable(windows(log_mel[i : i + 1])[0] for i in range(len(log_mel)))
-    h = _in_batches(inference(encoder), patches, len(log_mel) * number, batch_size, show=False)
+    h = _in_batches([encoder], patches, len(log_mel) * number, BATCH, show=False)
     return h.reshape(len(log_mel), number, -1)
 
 
@@ -98,20 +95,12 @@ def embed(waveforms, encoder, hop=PATCH_FRAMES, pool=False, batch_size=BATCH, sh
         raise BadInput("waveforms: expected one clip or more, but there is none.")
     clips = [_checked(f"waveforms[{index}]", waveform) for index, waveform in enumerate(waveforms)]
     counts = [1 + max(0, len(clip) - PATCH_SAMPLES) // (hop * HOP) for clip in clips]
-    to_log_mel, to_h = inference(_front_end()), inference(encoder)
     rows = itertools.chain.from_iterable(_cut(clip, hop) for clip in clips)
-    h = _in_batches(lambda batch: to_h(to_log_mel(batch)), rows, sum(counts), batch_size, show)
+    h = _in_batches([log_mel_model(), encoder], rows, sum(counts), batch_size, show)
     of_clips = np.split(h, np.cumsum(counts)[:-1])
     if pool:
         return np.stack([rows.mean(axis=0) for rows in of_clips])
     return np.stack(of_clips) if equal else of_clips
-
-
-@functools.cache
-def _front_end():
-    model = keras.Sequential([LogMel()])
-    model.autocast = False  # where mixed precision is the default, it would round the waveforms
-    return model
 
 
 def _checked(name, waveform):
@@ -128,16 +117,17 @@ def _cut(clip, hop):
     return np.lib.stride_tricks.sliding_window_view(clip, PATCH_SAMPLES)[:: hop * HOP]
 
 
-def _in_batches(function, rows, number, batch_size, show):
-    """What `function` makes of `number` rows, in batches of one shape, so that it is compiled once."""
+def _in_batches(models, rows, number, batch_size, show):
+    """What the models, one after the other, make of `number` rows."""
     batch_size = min(batch_size, 1 << (number - 1).bit_length())  # few shapes, and little waste on one short sound
-    rows, parts = iter(rows), []
+    functions, rows, parts = [inference(model, batch_size) for model in models], iter(rows), []
     with progress(range(number), "embed", "window", show) as bar:
         while batch := list(itertools.islice(rows, batch_size)):
-            filled = np.zeros((batch_size, *batch[0].shape), "float32")
-            filled[: len(batch)] = batch
-            parts.append(np.asarray(function(filled)[: len(batch)], "float32"))
-            bar.update(len(batch))
+            batch, done = np.stack(batch, dtype="float32", casting="same_kind"), len(batch)
+            for function in functions:
+                batch = function(batch)
+            parts.append(batch)
+            bar.update(done)
     h = np.concatenate(parts)
     if not np.isfinite(h).all():
         raise BadInput("embed: the encoder gives NaN or infinity; expected a network that is trained.")

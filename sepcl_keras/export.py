@@ -11,9 +11,8 @@ import keras
 import numpy as np
 
 from sepcl_keras.checkpoint import atomic_folder
-from sepcl_keras.embedding import PATCH_SAMPLES
 from sepcl_keras.encoder import CNN14
-from sepcl_keras.features import MEL_BANDS, PATCH_FRAMES, RECIPES, LogMel, mel_matrix
+from sepcl_keras.features import MEL_BANDS, PATCH_FRAMES, PATCH_SAMPLES, RECIPES, LogMel, mel_matrix
 from sepcl_keras.files import BadInput, atomic
 
 PACKAGES = {"onnx": "onnx", "saved_model": "tensorflow"}  # that write the format

@@ -1,5 +1,7 @@
 """Log-mel spectrograms, as a layer that runs on every backend and never lets a clip depend on its batch-mates."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -16,6 +18,9 @@ RECIPES = {
     "panns": dict(window=512, hop=160, fft=512, low=50.0, high=8000.0, scale="slaney"),
 }
 
+HOP = RECIPES["vggish"]["hop"]  # samples from one frame to the next: 10 ms
+PATCH_SAMPLES = RECIPES["vggish"]["window"] + (PATCH_FRAMES - 1) * HOP  # 15,600, of which a patch is made
+
 
 def _hertz_to_mel(hertz, scale):
     hertz = np.asarray(hertz, np.float64)
@@ -31,15 +36,15 @@ def _mel_to_hertz(mel, scale):
     return np.where(mel < 15, mel * 200 / 3, 1000.0 * np.exp((mel - 15) * np.log(6.4) / 27))
 
 
-def mel_matrix(recipe="vggish", sample_rate=16_000, bands=MEL_BANDS):
-    """Weights (frequency bins, mel bands) that turn a spectrum into mel bands, as the recipe's authors draw them.
+def mel_matrix(recipe="vggish"):
+    """Weights (257 frequency bins, 64 mel bands) for spectra at 16 kHz, as the recipe's authors draw them.
 
     HTK triangles are straight on the mel axis and leave the zero-frequency bin out; Slaney's are straight in Hz and
     have equal area.
     """
     r = RECIPES[recipe]
-    bins = np.linspace(0.0, sample_rate / 2, r["fft"] // 2 + 1)
-    edges = np.linspace(*_hertz_to_mel([r["low"], r["high"]], r["scale"]), bands + 2)
+    bins = np.linspace(0.0, 8000.0, r["fft"] // 2 + 1)
+    edges = np.linspace(*_hertz_to_mel([r["low"], r["high"]], r["scale"]), MEL_BANDS + 2)
     if r["scale"] == "htk":
         axis = _hertz_to_mel(bins, "htk")
     else:
@@ -108,3 +113,11 @@ class LogMel(keras.layers.Layer):
 
     def get_config(self):
         return super().get_config() | {"recipe": self.recipe}
+
+
+@functools.cache
+def log_mel_model():
+    """`LogMel` as a model that takes whole batches of waveforms (clips, samples), for `backend.inference`."""
+    model = keras.Sequential([LogMel()])
+    model.autocast = False  # where mixed precision is the default, it would round the waveforms
+    return model

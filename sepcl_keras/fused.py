@@ -7,6 +7,8 @@ import sys
 import keras
 from keras import ops
 
+from sepcl_keras.backend import has_gpu
+
 EPSILON = 1e-3  # of the normalisation, as in the original
 WORTH_COMPILING = 40_000  # numbers in one clip's array; below this, XLA takes longer to compile than it ever saves
 STRETCHES = 16
@@ -23,7 +25,7 @@ def applies(u):
         return False
     import tensorflow as tf
 
-    return not tf.executing_eagerly() and not tf.config.list_logical_devices("GPU")
+    return not tf.executing_eagerly() and not has_gpu()
 
 
 @functools.cache

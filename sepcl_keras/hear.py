@@ -12,7 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from sepcl_keras.embedding import HOP, PATCH_SAMPLES, embed, load_encoder
+from sepcl_keras.embedding import embed, load_encoder
+from sepcl_keras.features import HOP, PATCH_SAMPLES
 from sepcl_keras.files import BadInput, numbers
 
 SAMPLE_RATE = 16_000
@@ -83,4 +84,5 @@ def _received(audio, model):
     if keras.backend.backend() == "torch":
         device = keras.device(str(audio.device))
         model.to(audio.device)
-    return numbers("audio", ops.convert_to_numpy(audio), ("sounds", "samples"), np.float32), device
+    audio = ops.convert_to_numpy(audio)
+    return numbers("audio", audio, ("sounds", "samples"), audio.dtype), device  # `embed` refuses integers

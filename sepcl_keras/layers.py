@@ -43,7 +43,7 @@ class PReLUNorm(keras.layers.Layer):
         self.beta = self.add_weight(shape=(), initializer="zeros", name="beta")
 
     def call(self, x):
-        x = ops.maximum(x, 0.0) + self.slope * ops.minimum(x, 0.0)
+        x = fused.prelu(x, self.slope)
         mean, variance = ops.moments(x, axes=1, keepdims=True)
         return (x - mean) * (ops.rsqrt(variance + EPSILON) * self.gamma) + self.beta
 

@@ -7,6 +7,8 @@ frames and bands that have something under it, skips the zeros and runs at the s
 
 import keras
 
+from sepcl_keras.backend import has_gpu
+
 MOST_BANDS = 4  # more have few zeros to skip, and oneDNN is as fast there
 LEAST_CHANNELS = 128  # fewer are too little work for nine products
 
@@ -15,9 +17,7 @@ def applies(x, kernel):
     """Whether to use this room for x (clips, frames, bands, channels): on a CPU with TensorFlow."""
     if keras.backend.backend() != "tensorflow" or x.shape[2] > MOST_BANDS or kernel.shape[2] < LEAST_CHANNELS:
         return False
-    import tensorflow as tf
-
-    return not tf.config.list_logical_devices("GPU")
+    return not has_gpu()
 
 
 def convolve(x, kernel):

@@ -12,9 +12,10 @@ import pytest
 from keras.ops import convert_to_numpy as to_numpy
 
 from sepcl_keras import embedding
+from sepcl_keras.backend import inference
 from sepcl_keras.embedding import embed, embed_log_mel, load_encoder, windows
 from sepcl_keras.encoder import CNN14
-from sepcl_keras.features import LogMel
+from sepcl_keras.features import LogMel, log_mel_model
 from sepcl_keras.files import BadInput
 from sepcl_keras.separator import TDCNPlusPlus
 
@@ -42,7 +43,7 @@ def test_a_window_is_embedded_as_cut_from_the_log_mel_of_the_whole_clip(encoder)
     h = embed(clips, encoder, show=False)
     assert h.shape == (3, 3, 8) and h.dtype == np.float32
     agree(h, expected)
-    agree(embed_log_mel(log_mel, encoder, batch_size=2), expected)
+    agree(embed_log_mel(log_mel, encoder), expected)
     agree(embed(clips, encoder, pool=True, show=False), expected.mean(axis=1))
 
 
@@ -86,14 +87,12 @@ def test_a_smaller_hop_gives_the_windows_in_between(encoder):
 def test_a_long_recording_is_cut_into_equal_batches_in_little_memory(encoder, monkeypatch):
     seen = []
 
-    def recorded(model):
-        def function(batch):
+    class Recorded:
+        def predict_on_batch(self, batch):
             seen.append(batch.shape)
             return batch[:, :8].copy()
 
-        return function
-
-    monkeypatch.setattr(embedding, "inference", recorded)
+    monkeypatch.setattr(embedding, "inference", lambda model, batch_size: inference(Recorded(), batch_size))
     minutes = np.zeros(20 * 60 * 16_000, "float32")
     tracemalloc.start()
     h = embed([minutes], encoder, show=False)[0]
@@ -105,13 +104,13 @@ def test_a_long_recording_is_cut_into_equal_batches_in_little_memory(encoder, mo
 
 def test_mixed_precision_as_the_default_does_not_round_the_sound(encoder):
     expected = embed(noise(1, PATCH), encoder, show=False)
-    embedding._front_end.cache_clear()
+    log_mel_model.cache_clear()
     keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         agree(embed(noise(1, PATCH), encoder, show=False), expected)
     finally:
         keras.config.set_dtype_policy("float32")
-        embedding._front_end.cache_clear()
+        log_mel_model.cache_clear()
 
 
 def test_progress_counts_windows_and_can_be_silenced(encoder, capsys):

@@ -131,6 +131,8 @@ def test_what_hear_would_not_give_is_refused(model, tmp_path):
             function(tensor(sounds(1, 1.0)[0]), model)
         with pytest.raises(BadInput, match="audio with NaN or infinity"):
             function(tensor(np.full((1, 800), np.nan, "float32")), model)
+        with pytest.raises(BadInput, match="of int16: expected floating-point samples"):
+            function(tensor((32_767 * sounds(1, 1.0)).astype("int16")), model)
         with pytest.raises(BadInput, match="model of type CNN14: expected the one that hear.load_model gives"):
             function(tensor(sounds(1, 1.0)), model.encoder)
 
