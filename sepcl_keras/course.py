@@ -6,6 +6,7 @@ Everything lives in `artifacts/<profile>/<data>/seed<k>/`; each artifact carries
 import csv
 import dataclasses
 import time
+import zipfile
 from pathlib import Path
 
 import keras
@@ -15,18 +16,19 @@ from sepcl_keras import evaluation, processors, training
 from sepcl_keras.backend import inference, keep_memory, make_repeatable, use_all_devices
 from sepcl_keras.checkpoint import atomic_folder, save_model
 from sepcl_keras.embedding import embed_log_mel, load_encoder
-from sepcl_keras.features import PATCH_FRAMES, LogMel
+from sepcl_keras.features import PATCH_FRAMES, log_mel_model
 from sepcl_keras.files import ROOT, BadInput, atomic, fingerprint, read_json, write_json
 from sepcl_keras.profiles import get_profile
 from sepcl_keras.scenes import SPLITS, Scenes, open_bank
 from sepcl_keras.separation import evaluate_separation
 
 # What an artifact depends on besides sizes and seeds: the code that makes it. (A made bank adds sounds.py itself.)
-DATA_CODE = ("audio", "scenes", "features")
+DATA_CODE = ("audio", "scenes", "features", "backend")
 SEPARATOR_CODE = (
-    *DATA_CODE, "backend", "fused", "layers", "separator", "losses", "models", "logs", "checkpoint", "training",
+    *DATA_CODE, "fused", "layers", "separator", "losses", "models", "logs", "checkpoint", "training",
 )  # fmt: skip
-ENCODER_CODE = (*SEPARATOR_CODE, "rows", "processors", "augmentation", "narrow", "encoder")
+VIEWS_CODE = (*SEPARATOR_CODE, "rows", "processors")
+ENCODER_CODE = (*VIEWS_CODE, "augmentation", "narrow", "encoder")
 MAIN_ROW = "S2∨F∨N joint"  # the best of the slides' Table 4: what notebook 07 trains at full length
 
 
@@ -121,7 +123,7 @@ class Course:
             print(f"{name}: made in {time.perf_counter() - began:.0f} s, kept in {self._shown(folder)}.")
         try:
             self._kept[name, mark] = (load(folder), read_json(manifest)["history"])
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise BadInput(
                 f"{folder}: expected a whole artifact, but {error}; delete the folder to make it anew."
             ) from None
@@ -151,7 +153,7 @@ class Course:
         """Log-mel spectrograms (scenes, frames, mels) of a split's mixtures, float16, a memory map."""
 
         def make(folder):
-            mixtures, features = self.scenes[split].mixtures(), inference(keras.Sequential([LogMel()]))
+            mixtures, features = self.scenes[split].mixtures(), inference(log_mel_model(), 64)
             parts = [features(mixtures[i : i + 64]).astype("float16") for i in range(0, len(mixtures), 64)]
             with atomic(folder / "log_mel.npy") as temporary:
                 np.save(temporary, np.concatenate(parts))
@@ -178,13 +180,14 @@ class Course:
         def make(folder):
             processors.write_views(folder, self.scenes["train"].mixtures(), self.snapshots()[0])
 
-        return self.load_or_train("views", self._separator_definition(), make, processors.Views)[0]
+        definition = self._separator_definition() | {"code": code(VIEWS_CODE)}
+        return self.load_or_train("views", definition, make, processors.Views)[0]
 
-    def encoder(self, row=None, seed=None, verbose=2, log=None):
+    def encoder(self, row=None, seed=None, log=None, show=True):
         """An encoder pretrained as `row` says, and its history.
 
-        Without a row it is the main one, at the profile's full size; with one, at the size of the ablations. `verbose`
-        and `log` are for a training, where there is one: see `training.fit`.
+        Without a row it is the main one, at the profile's full size; with one, at the size of the ablations. `log` and
+        `show` are for a training, where there is one: see `training.fit`.
         """
         p, seed = self.profile, self.seed if seed is None else seed
         main = row is None
@@ -199,7 +202,7 @@ class Course:
             views = self.views()
             encoder, history = training.pretrain(
                 lambda steps: processors.ViewPairs(views, row.pairing, row.processors, p.batch_size, steps, seed),
-                seed=seed, verbose=verbose, folder=folder, log=log, **size, **objective,
+                seed=seed, folder=folder, log=log, show=show, **size, **objective,
             )  # fmt: skip
             save_model(encoder, folder / "encoder.keras")
             return history
@@ -228,9 +231,9 @@ class Course:
         }  # fmt: skip
         return self.load_or_train("encoders/supervised", definition, make, load_encoder)
 
-    def untrained_encoder(self, width=None):
+    def untrained_encoder(self):
         """The control that has seen nothing: the same network as initialised from the seed."""
-        return training.new_encoder(self.profile.embedding_dim, width or self.profile.width, self.seed)
+        return training.new_encoder(self.profile.embedding_dim, self.profile.width, self.seed)
 
     def embeddings(self, encoder):
         """Split → h (scenes, windows, d) of an encoder, or of the log-mel statistics where `encoder` is None."""

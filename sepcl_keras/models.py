@@ -32,10 +32,10 @@ class TensorFlowStep:
 class SeparationModel(TensorFlowStep, keras.Model):
     """Trains a separator by MixIT on batches of waveforms (2N, samples): neighbours become mixtures of mixtures."""
 
-    def __init__(self, separator, max_snr=30.0, **kwargs):
+    def __init__(self, separator, **kwargs):
         super().__init__(**kwargs)
         self.autocast = False  # in mixed precision too, mixtures and references are summed in float32
-        self.separator, self.mixit = separator, MixIT(max_snr)
+        self.separator, self.mixit = separator, MixIT()
         # The loss moves with the level of what a batch holds; the signal-to-noise ratio of the best remix does not.
         self.snr_tracker = keras.metrics.Mean(name="snr")
 
@@ -74,7 +74,7 @@ class ContrastiveModel(TensorFlowStep, keras.Model):
         augmented: which view of a pair it is for, `"both"`, `"first"` or `"second"`.
 
     Raises:
-        BadInput: for another `augmented`, or another number of arrays.
+        BadInput: for another `augmented`, two weights of zero, or another number of arrays.
     """
 
     def __init__(
@@ -83,6 +83,8 @@ class ContrastiveModel(TensorFlowStep, keras.Model):
         super().__init__(**kwargs)
         if augmented not in AUGMENTED:
             raise BadInput(f"augmented={augmented!r}: expected one of {', '.join(AUGMENTED)}.")
+        if not similarity and not coincidence:
+            raise BadInput("similarity=0, coincidence=0: expected at least one weight above zero.")
         self.encoder, self.augmentation, self.augmented = encoder, augmentation, augmented
         self.similarity, self.coincidence = similarity, coincidence
         watched = ["alignment", "uniformity", "spread"]

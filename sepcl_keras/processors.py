@@ -10,21 +10,20 @@ import numpy as np
 
 from sepcl_keras.backend import inference
 from sepcl_keras.checkpoint import digest
-from sepcl_keras.features import PATCH_FRAMES, LogMel
+from sepcl_keras.features import MEL_BANDS, PATCH_FRAMES, PATCH_SAMPLES, LogMel, log_mel_model
 from sepcl_keras.files import BadInput, fingerprint, numbers, progress, read_json, write_json, writing
 from sepcl_keras.rows import GrowingRows, Rows
 
 PAIRINGS = {"mix-mix": (), "mix-chan": (1,), "chan-chan": (0, 1)}  # → which of the two views are channels
 QUIET = -40.0  # dB under the mixture: below this a channel is taken for silence
+BATCH = 16  # clips that are separated at once
 AHEAD = 2  # batches that are read while the device works on the one before
 
 
-def separate(separator, mixtures, batch_size=16):
+def separate(separator, mixtures):
     """Channels (clips, sources, samples) of mixtures (clips, samples), in batches, whole clips at once."""
-    separate_batch, number = inference(separator), len(mixtures)
-    padded = np.pad(mixtures, ((0, -number % batch_size), (0, 0)))  # one shape of batch: compiled once
-    starts = range(0, number, batch_size)
-    return np.concatenate([separate_batch(padded[start : start + batch_size]) for start in starts])[:number]
+    separate_batch = inference(separator, BATCH)
+    return np.concatenate([separate_batch(mixtures[i : i + BATCH]) for i in range(0, len(mixtures), BATCH)])
 
 
 class Views:
@@ -81,30 +80,30 @@ class Views:
         return self._level.read(clips.astype("int64") * self.level.shape[1], self.level.shape[1:])
 
 
-def write_views(folder, mixtures, snapshots, batch_size=16):
+def write_views(folder, mixtures, snapshots, batch_size=BATCH):
     """Separates each clip by each snapshot and keeps the log-mel of all channels, made from the whole clip.
 
     Stopped in whatever way and called again with the same arguments, it goes on from the last rows it has on disk.
 
     Args:
         folder: path; gets `log_mel.npy`, `level.npy` and, last, `views.json`.
-        mixtures: (clips, samples), finite, at least one patch (15,600 samples) long.
+        mixtures: (clips, samples), finite, at least one patch (`PATCH_SAMPLES`) long.
         snapshots: dict from name to separator, all with the same number of sources.
     """
     folder, number = Path(folder), len(mixtures)
     sources = {separator.config["num_sources"] for separator in snapshots.values()}
     if len(sources) != 1:
         raise BadInput(f"snapshots={list(snapshots)}: expected some separators with one and the same num_sources.")
-    for start in range(0, max(1, number), batch_size):
-        numbers("mixtures", mixtures[start : start + batch_size], ("clips", "samples"), "float32")
-    log_mel, (sources,), samples = LogMel(), sources, mixtures.shape[1]
-    shape = (number, 1 + len(snapshots) * sources, log_mel.frames(samples), 64)
-    if shape[2] < PATCH_FRAMES:
-        raise BadInput(f"mixtures of {samples} samples: expected at least 15,600, one patch of {PATCH_FRAMES} frames.")
-    separators = [inference(separator) for separator in snapshots.values()]
-    features = inference(keras.Sequential([log_mel]))
+    starts = range(0, max(1, number), batch_size)
+    checked = (numbers("mixtures", mixtures[i : i + batch_size], ("clips", "samples"), "float32") for i in starts)
     made_from = {name: [separator.config, digest(separator.weights)] for name, separator in snapshots.items()}
-    mark = fingerprint([made_from, shape, samples, batch_size, digest([mixtures[0], mixtures[-1]])])
+    made_from = [made_from, batch_size, digest(checked)]
+    (sources,), samples = sources, mixtures.shape[1]
+    shape = (number, 1 + len(snapshots) * sources, LogMel().frames(samples), MEL_BANDS)
+    if samples < PATCH_SAMPLES:
+        raise BadInput(f"mixtures of {samples} samples: expected at least {PATCH_SAMPLES}, one patch.")
+    separators = [inference(separator, batch_size) for separator in snapshots.values()]
+    features, mark = inference(log_mel_model(), batch_size * shape[1]), fingerprint([made_from, shape, samples])
     rows = GrowingRows(folder, {"log_mel": ("float16", shape), "level": ("float32", shape[:2])}, mark)
     if rows.done:
         print(f"views: resumed at clip {rows.done} of {number}", flush=True)
@@ -195,11 +194,12 @@ class ViewPairs(keras.utils.PyDataset):
         turn, position = divmod(step, steps_per_pass)
         clips = self._clips_of(turn)[position * self.batch_size : (position + 1) * self.batch_size]
         rng, again = (np.random.default_rng((self.seed, use, step)) for use in (1, 2))
+        level = self.views.levels(clips) if self.reject_quiet and self.odds else None
         columns, starts = [], []
         for _ in range(2 if self.coincidence_crops else 1):
             columns.append(np.zeros((2, self.batch_size), int))
             for view in PAIRINGS[self.pairing]:
-                columns[-1][view] = self._channels(clips, rng, again)
+                columns[-1][view] = self._channels(level, rng, again)
             starts.append(rng.integers(0, frames - PATCH_FRAMES + 1, (2, self.batch_size)))
         return clips, np.concatenate(columns), np.concatenate(starts)
 
@@ -212,14 +212,13 @@ class ViewPairs(keras.utils.PyDataset):
             self._order = turn, order  # in one go: threads share it
         return order
 
-    def _channels(self, clips, rng, again):
-        """A channel's column for each of the clips (N,); `again` draws in place of quiet ones."""
+    def _channels(self, level, rng, again):
+        """A channel's column for each clip; with their levels (N, views), `again` draws in place of quiet ones."""
         candidates, sources = self.channel_columns, self.views.num_sources
         odds = np.repeat(list(self.odds.values()), sources) / sources
-        drawn = rng.choice(candidates, len(clips), p=None if np.all(odds == odds[0]) else odds)
-        if not self.reject_quiet:
+        drawn = rng.choice(candidates, self.batch_size, p=None if np.all(odds == odds[0]) else odds)
+        if level is None:
             return drawn
-        level = self.views.levels(clips)
         quiet = np.take_along_axis(level, drawn[:, None], axis=1)[:, 0] < QUIET
         level = level[:, candidates]
         loud = level >= QUIET  # (N, candidates)
@@ -228,7 +227,7 @@ class ViewPairs(keras.utils.PyDataset):
         among = np.where((loud & same).any(axis=1, keepdims=True), loud & same, loud)
         among = np.where(loud.any(axis=1, keepdims=True), among, loudest)
         cumulative = np.cumsum(among * odds, axis=1)
-        picked = (cumulative > again.random((len(clips), 1)) * cumulative[:, -1:]).argmax(axis=1)
+        picked = (cumulative > again.random((len(level), 1)) * cumulative[:, -1:]).argmax(axis=1)
         return np.where(quiet, candidates[picked], drawn)
 
     def quiet_shares(self):

@@ -176,6 +176,14 @@ def test_the_untrained_encoder_depends_on_the_seed_alone(course):
         np.testing.assert_array_equal(a, b)
 
 
+def test_a_damaged_network_is_named(course):
+    def make(folder):
+        (folder / "N.keras").write_bytes(b"PK")
+
+    with pytest.raises(BadInput, match="network: expected a whole artifact, but .*; delete the folder"):
+        course.load_or_train("network", {}, make, lambda folder: keras.saving.load_model(folder / "N.keras"))
+
+
 @pytest.mark.skipif(not ESC10.exists(), reason="the recordings of ESC-10 are not beside this checkout")
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a whole course takes minutes on another backend")
 def test_a_few_steps_on_real_recordings(tmp_path, monkeypatch):

@@ -162,7 +162,9 @@ def test_the_chosen_views_are_augmented_and_the_last_pair_is_for_coincidence(num
     np.testing.assert_allclose(to_numpy(ours["h"][0]), to_numpy(h[0]), rtol=1e-4, atol=1e-5)
 
 
-def test_an_unknown_choice_of_views_and_a_third_array_are_refused():
+def test_no_task_an_unknown_choice_of_views_and_a_third_array_are_refused():
+    with pytest.raises(BadInput, match="similarity=0, coincidence=0: expected at least one weight above zero"):
+        contrastive(similarity=0, coincidence=0)
     with pytest.raises(BadInput, match="augmented='all': expected one of both, first, second"):
         contrastive(augmented="all")
     model = contrastive()

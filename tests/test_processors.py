@@ -1,7 +1,6 @@
 """Views on disk and the pairs drawn from them, with a separator whose channels are known by construction."""
 
 import os
-import resource
 import subprocess
 import sys
 import tracemalloc
@@ -11,7 +10,8 @@ import keras
 import numpy as np
 import pytest
 
-from sepcl_keras.checkpoint import PROGRESS, atomic_folder, digest
+from sepcl_keras import processors
+from sepcl_keras.checkpoint import PROGRESS, Sparing, atomic_folder, digest
 from sepcl_keras.features import LogMel
 from sepcl_keras.files import BadInput, read_json, write_json
 from sepcl_keras.processors import ViewPairs, Views, separate, write_views
@@ -60,8 +60,10 @@ def test_quiet_channels_are_counted(views):
     assert views.quiet_share("S2") == 0.5  # -60 dB: one of the two channels
 
 
-def test_separate_in_batches_equals_separate_at_once(mixtures):
-    np.testing.assert_allclose(separate(Shares(0.3), mixtures, 5), separate(Shares(0.3), mixtures, 12), atol=1e-7)
+def test_separate_in_batches_equals_separate_at_once(mixtures, monkeypatch):
+    at_once = separate(Shares(0.3), mixtures)
+    monkeypatch.setattr(processors, "BATCH", 5)
+    np.testing.assert_allclose(separate(Shares(0.3), mixtures), at_once, atol=1e-7)
 
 
 def test_or_rule_draws_every_channel_of_the_listed_processors_evenly(views):
@@ -294,13 +296,13 @@ from test_processors import Shares, clips
 
 inference, calls = processors.inference, []
 
-def killing(model):
+def killing(model, batch_size):
     def call(batch):
         calls.append(model)
         if len(calls) == int(sys.argv[2]):
             os.kill(os.getpid(), signal.SIGKILL)
         return function(batch)
-    function = inference(model)
+    function = inference(model, batch_size)
     return call
 
 processors.inference = killing
@@ -344,7 +346,7 @@ def stop_after(batches, folder, mixtures, snapshots, monkeypatch):
     def stopping(rows, *arrays):
         if rows.rows >= 5 * batches:
             raise Stopped
-        rows.kept = -np.inf
+        rows.sparing = Sparing()
         add(rows, *arrays)
 
     with monkeypatch.context() as patched, pytest.raises(Stopped):
@@ -352,14 +354,17 @@ def stop_after(batches, folder, mixtures, snapshots, monkeypatch):
         write_views(folder, mixtures, snapshots, batch_size=5)
 
 
-@pytest.mark.parametrize("other", ["clips", "snapshots", "batch_size", "record"])
+@pytest.mark.parametrize("other", ["fewer clips", "a clip", "snapshots", "batch_size", "record"])
 def test_rows_of_something_else_are_written_anew(tmp_path, mixtures, capsys, monkeypatch, other):
     stop_after(1, tmp_path, mixtures, {"N": Shares(0.5)}, monkeypatch)
     if other == "record":
         (tmp_path / PROGRESS).write_text("{")
+    if other == "a clip":
+        mixtures = mixtures.copy()
+        mixtures[2] *= 0.5
     write_views(
         tmp_path,
-        mixtures[:-1] if other == "clips" else mixtures,
+        mixtures[:-1] if other == "fewer clips" else mixtures,
         {"F" if other == "snapshots" else "N": Shares(0.5)},
         batch_size=4 if other == "batch_size" else 5,
     )
@@ -392,16 +397,13 @@ def test_rows_that_somebody_took_away_are_missed(tmp_path, mixtures, monkeypatch
         write_views(tmp_path, mixtures, {"N": Shares(0.5)}, batch_size=5)
 
 
-def test_a_full_disk_is_one_sentence_and_room_made_goes_on(tmp_path, mixtures, views, capsys):
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+def test_a_full_disk_is_one_sentence_and_room_made_goes_on(tmp_path, mixtures, views, capsys, room_for):
     snapshots = {"N": Shares(0.5), "S2": Shares(0.001)}
     row = views.log_mel[0].nbytes
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (7 * row, hard))  # the system then refuses to write more
-        with pytest.raises(BadInput, match="cannot be written .*; expected a folder with room"):
-            write_views(tmp_path, mixtures, snapshots, batch_size=5)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    room_for(7 * row)
+    with pytest.raises(BadInput, match="cannot be written .*; expected a folder with room"):
+        write_views(tmp_path, mixtures, snapshots, batch_size=5)
+    room_for(None)
     write_views(tmp_path, mixtures, snapshots, batch_size=5)
     assert f"resumed at clip 5 of {CLIPS}\n" in capsys.readouterr().out
     np.testing.assert_array_equal(Views(tmp_path).log_mel, views.log_mel)
@@ -419,7 +421,7 @@ def test_the_folder_of_an_artifact_keeps_what_was_written(tmp_path, mixtures, mo
     "change, message",
     [
         (lambda m: np.where(np.arange(SAMPLES) == 77, np.nan, m), "mixtures with NaN or infinity"),
-        (lambda m: m[:, :15_599], "mixtures of 15599 samples: expected at least 15,600"),
+        (lambda m: m[:, :15_599], "mixtures of 15599 samples: expected at least 15600, one patch"),
         (lambda m: m[:0], r"mixtures of shape \(0, 20000\)"),
         (lambda m: m[0], r"mixtures of shape \(5,\): expected \(clips, samples\)"),
     ],
