@@ -7,7 +7,7 @@ import numpy as np
 import soundfile
 import soxr
 
-from sepcl_keras.files import BadInput, atomic
+from sepcl_keras.files import BadInput, atomic, writing
 
 SHORTEST = 0.1  # seconds of sound below which a file is refused
 SILENCE = 1e-4  # peak below which a file counts as silent, -80 dB of full scale
@@ -25,16 +25,11 @@ def read(path, sample_rate=16_000):
 
     Raises `BadInput` for a file that is missing, unreadable, empty, silent, shorter than 0.1 s or not finite.
     """
-    channels, rate = _opened(path, functools.partial(soundfile.read, dtype="float32", always_2d=True))
-    seconds = len(channels) / rate
-    if not len(channels):
-        raise BadInput(f"{path}: expected sound, but the file holds no samples.")
-    if not np.isfinite(channels).all():
-        raise BadInput(f"{path}: expected finite samples, but the file holds NaN or infinity.")
+    waveform = np.concatenate(list(blocks(path, sample_rate)))
+    seconds = len(waveform) / sample_rate
     if seconds < SHORTEST:
         raise BadInput(f"{path}: expected at least {SHORTEST} s of sound, but the file lasts {seconds:.3f} s.")
-    # Only now: channels may cancel, and a bat's call may lie above what the new rate holds.
-    waveform = soxr.resample(channels.mean(axis=1), rate, sample_rate)
+    # As one channel at the new rate: channels may cancel, and a bat's call may lie above what that rate holds.
     if np.abs(waveform).max() < SILENCE:
         raise BadInput(f"{path}: expected sound, but the file is silent as one channel at {sample_rate} Hz.")
     return waveform
@@ -77,7 +72,7 @@ def write(path, waveform, sample_rate=16_000):
         raise BadInput(f"{path}: expected a waveform (samples,), not an array of shape {waveform.shape}.")
     if not np.isfinite(waveform).all():
         raise BadInput(f"{path}: expected finite samples to write, but the waveform holds NaN or infinity.")
-    with atomic(path) as temporary:
+    with writing(path, soundfile.SoundFileError), atomic(path) as temporary:
         soundfile.write(temporary, waveform, sample_rate, format="WAV", subtype="PCM_16")
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import inspect
 import json
 import os
 import shutil
@@ -26,6 +27,21 @@ FORMAT = "sepcl_keras checkpoint 1"
 SHARE = 0.03  # of the time that writing checkpoints may take
 
 
+class Sparing:
+    """When to do again what may take a small share of the time: `due` before it, `done` after it."""
+
+    def __init__(self):
+        self._ended, self._cost = -np.inf, 0.0
+
+    def due(self):
+        self._began = time.monotonic()
+        return self._began - self._ended >= self._cost / SHARE
+
+    def done(self):
+        self._ended = time.monotonic()
+        self._cost = self._ended - self._began
+
+
 class Checkpoint(keras.callbacks.Callback):
     """Keeps one checkpoint of a training in `folder`, written at the ends of epochs, whole or not at all.
 
@@ -48,7 +64,7 @@ class Checkpoint(keras.callbacks.Callback):
         shapes = [[list(variable.shape), str(variable.dtype)] for variable in self.variables]
         definition = definition | {"backend": keras.backend.backend(), "variables": shapes}
         self.definition = json.loads(json.dumps(definition))
-        self.written, self.cost = -np.inf, 0.0
+        self.sparing = Sparing()
 
     def restore(self):
         """Sets the variables and the record as the checkpoint has them; returns the number of epochs done.
@@ -88,10 +104,8 @@ class Checkpoint(keras.callbacks.Callback):
         return header, arrays
 
     def on_epoch_end(self, epoch, logs=None):
-        began = time.monotonic()
-        if began - self.written < self.cost / SHARE and epoch + 1 < self.params["epochs"]:
+        if not self.sparing.due() and epoch + 1 < self.params["epochs"]:
             return
-        _ = self.model  # asking for it makes JAX put the trained values back into the variables
         header = {
             "format": FORMAT, "definition": self.definition, "epochs": epoch + 1,
             "first_losses": self.record.first_losses, "history": self.record.history,
@@ -105,8 +119,7 @@ class Checkpoint(keras.callbacks.Callback):
                     if value.dtype.kind == "V":  # bfloat16, which NumPy would forget the name of
                         value = value.astype("float32")
                     np.lib.format.write_array(file, value, allow_pickle=False)
-        self.written = time.monotonic()
-        self.cost = self.written - began
+        self.sparing.done()
 
 
 def save_model(model, path):
@@ -116,9 +129,9 @@ def save_model(model, path):
 
 
 def digest(arrays):
-    """Twelve hexadecimal digits that stand for the bytes of a nest of arrays."""
+    """Twelve hexadecimal digits that stand for the bytes of a nest of arrays, or of a generator of arrays."""
     total = hashlib.sha256()
-    for array in keras.tree.flatten(arrays):
+    for array in arrays if inspect.isgenerator(arrays) else keras.tree.flatten(arrays):
         total.update(np.ascontiguousarray(keras.ops.convert_to_numpy(array)).tobytes())
     return total.hexdigest()[:12]
 

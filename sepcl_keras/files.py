@@ -30,12 +30,15 @@ def numbers(name, values, axes, dtype=np.float64):
 
 
 @contextlib.contextmanager
-def writing(path):
-    """Inside, what the file system refuses (no room, no right) is BadInput with the name of `path`."""
+def writing(path, *errors):
+    """Inside, what the file system refuses (no room, no right) is BadInput with the name of `path`.
+
+    `errors`: the classes that a library has for it, besides `OSError`.
+    """
     try:
         yield
-    except OSError as error:
-        reason = error.strerror or error
+    except (OSError, *errors) as error:
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
         raise BadInput(f"{path}: cannot be written ({reason}); expected a folder with room that is ours.") from None
 
 
@@ -57,6 +60,8 @@ def atomic(path):
         try:
             os.chmod(name, 0o666 & ~mask)
             yield Path(name)
+            with open(name, "rb") as file:
+                os.fsync(file.fileno())  # or the name could be on disk, after a power cut, and the content not
             os.replace(name, path)
         finally:
             Path(name).unlink(missing_ok=True)

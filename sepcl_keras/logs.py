@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras.ops import convert_to_numpy as to_numpy
 
-from sepcl_keras.files import BadInput, atomic, writing
+from sepcl_keras.files import BadInput, atomic
 
 DETAILS = ("alignment", "uniformity", "spread", "gradient_norm")  # in the record and the logs, not in the printed line
 
@@ -80,7 +80,7 @@ class Log(keras.callbacks.Callback):
     """Keeps the record as `folder/log.csv`, a row for each epoch, and in `folder/tensorboard`, where that is installed.
 
     A training that goes on from a checkpoint begins both anew from its record: whatever it was stopped in, no row is
-    there twice and none is missing. Then each epoch is added as it ends.
+    there twice and none is missing.
     """
 
     def __init__(self, folder, record):
@@ -92,23 +92,18 @@ class Log(keras.callbacks.Callback):
         return {"step": self.record.steps * (epoch + 1)} | {name: values[epoch] for name, values in history.items()}
 
     def on_train_begin(self, logs=None):
-        self.begun = False
+        self.shown = 0
 
     def on_epoch_end(self, epoch, logs=None):
-        path, rows = self.folder / "log.csv", [self._row(epoch)]
-        if not self.begun:
-            rows = [self._row(done) for done in range(epoch + 1)]
-        lines = "".join(",".join(f"{value:.8g}" for value in row.values()) + "\n" for row in rows)
-        if self.begun:
-            with writing(path), open(path, "a", encoding="utf-8") as file:
-                file.write(lines)
-        else:
-            with atomic(path) as temporary:
-                temporary.write_text(",".join(rows[0]) + "\n" + lines, encoding="utf-8")
+        rows = [self._row(done) for done in range(epoch + 1)]
+        lines = [",".join(rows[0]), *(",".join(f"{value:.8g}" for value in row.values()) for row in rows)]
+        with atomic(self.folder / "log.csv") as temporary:
+            temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+        if not self.shown:
             self.board = self._open_board()
-        self.begun = True
         if self.board is not None:
-            self._show(rows)
+            self._show(rows[self.shown :])
+        self.shown = epoch + 1
 
     def _open_board(self):
         try:

@@ -9,7 +9,7 @@ from scipy.optimize import linear_sum_assignment
 
 from sepcl_keras import audio
 from sepcl_keras.backend import inference
-from sepcl_keras.files import BadInput, atomic, progress
+from sepcl_keras.files import BadInput, atomic, progress, writing
 
 DECISIVE = 0.25  # of the squared difference between pieces may be left for channels to change places, 6 dB less
 WAV_BYTES = 2**32 - 2**16  # what the sizes in a wav header can tell; RF64 is the same with longer ones
@@ -66,6 +66,7 @@ def separate_file(
     container = "WAV" if 4 * seconds * sample_rate < WAV_BYTES else "RF64"
     done = 0
     with contextlib.ExitStack() as stack:
+        stack.enter_context(writing(folder, soundfile.SoundFileError))
         stack.callback(bar.close)
         temporaries = [stack.enter_context(atomic(output)) for output in outputs]
         files = [

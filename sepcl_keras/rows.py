@@ -2,13 +2,12 @@
 
 import contextlib
 import os
-import time
 import weakref
 from pathlib import Path
 
 import numpy as np
 
-from sepcl_keras.checkpoint import PROGRESS, SHARE
+from sepcl_keras.checkpoint import PROGRESS, Sparing
 from sepcl_keras.files import BadInput, read_json, write_json, writing
 
 
@@ -26,7 +25,7 @@ class GrowingRows:
 
     def __init__(self, folder, arrays, mark):
         self.folder, self.mark, self.done = Path(folder), mark, 0
-        self.record, self.kept, self.cost = self.folder / PROGRESS, -np.inf, 0.0
+        self.record, self.sparing = self.folder / PROGRESS, Sparing()
         try:
             found = read_json(self.record)
             self.done = found["rows"] if found["mark"] == mark else 0
@@ -54,19 +53,17 @@ class GrowingRows:
 
     def add(self, *rows):
         """Adds rows to each array, and now and then, in a small share of the time, makes sure of them."""
-        began = time.monotonic()
         with writing(self.folder):
             for file, array in zip(self.files, rows, strict=True):
                 file.write(array.tobytes())
             self.rows += len(rows[0])
-            if began - self.kept < self.cost / SHARE and self.rows < self.number:
+            if not self.sparing.due() and self.rows < self.number:
                 return
             for file in self.files:  # on disk before the record says so
                 file.flush()
                 os.fsync(file.fileno())
             write_json(self.record, {"mark": self.mark, "rows": self.rows})
-        self.kept = time.monotonic()
-        self.cost = self.kept - began
+        self.sparing.done()
 
     def close(self):
         with contextlib.suppress(OSError):  # what a full disk refuses once more; the record knows nothing of it

@@ -74,6 +74,19 @@ def value_and_gradients():
 
 
 @pytest.fixture
+def room_for():
+    """A function (bytes, or None for any) that lets no file of this process grow larger: as on a full disk."""
+    resource = pytest.importorskip("resource")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def limit(size):
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft if size is None else size, hard))
+
+    yield limit
+    limit(None)
+
+
+@pytest.fixture
 def in_a_fresh_process(tmp_path):
     """A function (path of a saved model, *inputs) → output, run in another Python that only loads and calls."""
 

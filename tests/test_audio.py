@@ -87,6 +87,13 @@ def test_write_then_read_differs_by_16_bits_only(tmp_path):
     np.testing.assert_allclose(audio.read(tmp_path / "new" / "a.wav"), waveform, atol=1 / 32_768)
 
 
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, room_for):
+    room_for(1_000)
+    with pytest.raises(BadInput, match="a.wav: cannot be written .*; expected a folder with room"):
+        audio.write(tmp_path / "a.wav", tone())
+    assert not list(tmp_path.iterdir())
+
+
 def test_write_clips_instead_of_wrapping_around(tmp_path):
     audio.write(tmp_path / "a.wav", 4 * tone())
     np.testing.assert_allclose(audio.read(tmp_path / "a.wav"), np.clip(4 * tone(), -1, 1), atol=1 / 16_384)

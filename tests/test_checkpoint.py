@@ -2,7 +2,6 @@
 
 import dataclasses
 import os
-import resource
 import shutil
 import subprocess
 import sys
@@ -93,7 +92,7 @@ def train(folder, steps=60, learning_rate=0.1, size=3, seed=0, callbacks=()):
     model, data = Line(size), np.random.default_rng(seed).standard_normal((8, size)).astype("float32")
     history = training.fit(
         model, lambda in_epoch: training.Batches(data, size, 4, in_epoch, seed), steps, learning_rate,
-        callbacks=callbacks, verbose=0, folder=folder,
+        callbacks=callbacks, show=False, folder=folder,
     )  # fmt: skip
     del history["clips_per_second"]  # the one thing that chance decides
     return ops.convert_to_numpy(model.weight), history
@@ -194,33 +193,24 @@ def test_a_broken_checkpoint_is_named_and_training_starts_from_the_beginning(tmp
     assert repeated == history and zipfile.is_zipfile(path)
 
 
-def test_a_full_disk_is_one_sentence_and_leaves_the_last_checkpoint(tmp_path, capsys):
-    size, (soft, hard) = 200_000, resource.getrlimit(resource.RLIMIT_FSIZE)
-
-    def fill():
-        resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, hard))  # the system then refuses to write more
-
-    try:
-        with pytest.raises(BadInput, match=f"{CHECKPOINT}: cannot be written .*; expected a folder with room"):
-            train(tmp_path, size=size, callbacks=[Stop(50, fill)])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+def test_a_full_disk_is_one_sentence_and_leaves_the_last_checkpoint(tmp_path, capsys, room_for):
+    size = 200_000
+    with pytest.raises(BadInput, match=f"{CHECKPOINT}: cannot be written .*; expected a folder with room"):
+        train(tmp_path, size=size, callbacks=[Stop(50, lambda: room_for(1_000_000))])
+    room_for(None)
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
     train(tmp_path, size=size)
     assert "resumed at step" in capsys.readouterr().out
 
 
-def test_a_network_that_finds_no_room_is_one_sentence_and_leaves_the_one_before(tmp_path):
-    path, (soft, hard) = tmp_path / "encoder.keras", resource.getrlimit(resource.RLIMIT_FSIZE)
+def test_a_network_that_finds_no_room_is_one_sentence_and_leaves_the_one_before(tmp_path, room_for):
+    path = tmp_path / "encoder.keras"
     encoder = training.new_encoder(8, 1, 0)
     save_model(encoder, path)
     before = path.read_bytes()
-    try:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) // 2, hard))
-        with pytest.raises(BadInput, match="encoder.keras: cannot be written .*; expected a folder with room"):
-            save_model(encoder, path)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    room_for(len(before) // 2)
+    with pytest.raises(BadInput, match="encoder.keras: cannot be written .*; expected a folder with room"):
+        save_model(encoder, path)
     assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["encoder.keras"]
 
 

@@ -1,7 +1,5 @@
 """Exports, run by other programs than Keras: the same numbers from an ONNX file and a SavedModel."""
 
-import resource
-
 import keras
 import numpy as np
 import pytest
@@ -126,12 +124,8 @@ def test_what_is_there_stays_and_a_failure_leaves_nothing(encoder, tmp_path, mon
 
 
 @pytest.mark.parametrize("format", ["onnx", pytest.param("saved_model", marks=on_tensorflow)])
-def test_a_full_disk_is_one_sentence_and_leaves_nothing(encoder, tmp_path, format):
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))  # as a full disk, a write of more fails
-    try:
-        with pytest.raises(BadInput, match="encoder: cannot be written .*; expected a folder with room"):
-            export_encoder(encoder, tmp_path / "encoder", format)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(encoder, tmp_path, format, room_for):
+    room_for(100_000)
+    with pytest.raises(BadInput, match="encoder: cannot be written .*; expected a folder with room"):
+        export_encoder(encoder, tmp_path / "encoder", format)
     assert not list(tmp_path.iterdir())

@@ -1,7 +1,6 @@
 """What a training tells: gradient norms, a line for each epoch, log.csv, TensorBoard; across stops, on full disks."""
 
 import csv
-import resource
 
 import keras
 import numpy as np
@@ -30,7 +29,7 @@ class Line(models.TensorFlowStep, keras.Model):
 
 def fit(gradient=(3.0, 0.0, 4.0), steps=60, **kwargs):
     data = np.array([gradient, gradient], "float32")
-    return training.fit(Line(), lambda n: training.Batches(data, 3, 2, n, 0), steps, 1e-3, **{"verbose": 0} | kwargs)
+    return training.fit(Line(), lambda n: training.Batches(data, 3, 2, n, 0), steps, 1e-3, **{"show": False} | kwargs)
 
 
 def rows(folder):
@@ -51,7 +50,7 @@ def test_the_norm_of_the_gradient_is_the_one_before_clipping_and_scaling(gradien
 
 
 def test_a_line_for_each_epoch_shows_losses_beside_chance(capsys):
-    history = fit(verbose=2)
+    history = fit(show=True)
     lines = capsys.readouterr().out.splitlines()
     assert (
         len(lines) == 3
@@ -71,7 +70,7 @@ def test_the_contrastive_log_holds_all_that_is_promised(tmp_path):
     keras.utils.set_random_seed(0)
     log_mel = np.random.default_rng(0).standard_normal((16, 100, 64)).astype("float16")
     model = models.ContrastiveModel(CNN14(8, width=1))
-    history = training.fit(model, lambda n: Neighbours(log_mel, 96, 8, n, 0), 2, 1e-3, verbose=0, log=tmp_path)
+    history = training.fit(model, lambda n: Neighbours(log_mel, 96, 8, n, 0), 2, 1e-3, show=False, log=tmp_path)
     (row,) = rows(tmp_path)
     assert set(row) == set(history) - {"first_losses"} == {
         "step", "loss", "similarity", "similarity_chance", "coincidence", "coincidence_chance", "accuracy",
@@ -130,17 +129,12 @@ def test_tensorboard_has_the_rows_too_or_one_sentence_says_why_not(tmp_path, cap
         assert values == pytest.approx(history[name], rel=1e-6)
 
 
-def test_a_full_disk_and_a_folder_that_is_a_file_are_one_sentence(tmp_path):
+def test_a_full_disk_and_a_folder_that_is_a_file_are_one_sentence(tmp_path, room_for):
     (tmp_path / "file").touch()
     with pytest.raises(BadInput, match="log.csv: cannot be written .*; expected a folder with room"):
         fit(log=tmp_path / "file")
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    fill = keras.callbacks.LambdaCallback(  # after the first epoch no file may grow beyond what the first row took
-        on_epoch_begin=lambda epoch, logs: epoch and resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
-    )
-    try:
-        with pytest.raises(BadInput, match="log.csv: cannot be written .*; expected a folder with room"):
-            fit(log=tmp_path / "log", callbacks=[fill])
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    # After the first epoch no file may grow beyond what the first row took.
+    fill = keras.callbacks.LambdaCallback(on_epoch_begin=lambda epoch, logs: epoch and room_for(100))
+    with pytest.raises(BadInput, match="log.csv: cannot be written .*; expected a folder with room"):
+        fit(log=tmp_path / "log", callbacks=[fill])
     assert rows(tmp_path / "log")[0]["step"] == "20"

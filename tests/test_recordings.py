@@ -225,6 +225,14 @@ def test_nothing_is_overwritten_unasked(tmp_path):
     assert read(separate_file(path, tmp_path, bands, overwrite=True)).shape == (3, RATE)
 
 
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, room_for):
+    path = write(tmp_path / "a.wav", three_tones(2).sum(axis=0))
+    room_for(50_000)
+    with pytest.raises(BadInput, match="out: cannot be written .*; expected a folder with room"):
+        separate_file(path, tmp_path / "out", Bands(), show=False)
+    assert not list((tmp_path / "out").iterdir())
+
+
 @pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError])
 def test_an_interruption_leaves_nothing_and_what_was_there(tmp_path, error):
     class Interrupted(Bands):
