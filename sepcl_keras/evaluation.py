@@ -12,6 +12,7 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
+from sepcl_keras.backend import number_of_devices
 from sepcl_keras.files import BadInput, numbers
 
 AUC_MARGIN = 1e-6  # a perfect AUC would be an infinite d′; this limit is 6.72
@@ -212,12 +213,15 @@ def shallow_classifier(train, labels, validation, validation_labels, test, seed,
     jit = keras.backend.backend() == "jax"
     model.compile(keras.optimizers.Adam(LEARNING_RATE), "binary_crossentropy", jit_compile=jit)
 
+    devices = number_of_devices()
+    batch_size = BATCH // devices * devices
     best, best_epoch, weights = -1.0, 0, None
     for epoch in range(MOST_EPOCHS):
         # Batches are drawn here because `fit` would shuffle by the global seed.
         order = rng.permutation(len(windows))
-        for start in range(0, len(order), BATCH):
-            batch = order[start : start + BATCH]
+        order = np.resize(order, len(order) + -len(order) % devices)  # its first ones again
+        for start in range(0, len(order), batch_size):
+            batch = order[start : start + batch_size]
             model.train_on_batch(windows[batch], targets[batch])
         reached = mean_average_precision(validation_labels, _clip_scores(model, validation))
         if reached > best:

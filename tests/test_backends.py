@@ -129,12 +129,12 @@ def test_without_tensorflow_all_but_its_own_rooms_run(tmp_path, backend):
 
 
 @needs_jax
-def test_fit_and_embed_share_their_batches_among_eight_devices(tmp_path):
+def test_fit_embed_and_the_classifier_share_their_batches_among_eight_devices(tmp_path):
     """With a checkpoint to go on from, and a batch that has no eighths named."""
     program = """
 import sys, numpy as np, pytest
 from stopped_training import Neighbours
-from sepcl_keras import BadInput, CNN14, training
+from sepcl_keras import BadInput, CNN14, evaluation, training
 from sepcl_keras.backend import inference, number_of_devices, use_all_devices
 
 use_all_devices()
@@ -149,13 +149,17 @@ def pretrain(pairs):
 
     return training.pretrain(
         lambda steps: Pairs(log_mel, 96, 8, steps, 0), 8, 1, 2, 1e-3, 0, similarity=1.0, coincidence=1.0,
-        spec_augment=True, verbose=0, folder=sys.argv[1],
+        spec_augment=True, show=False, folder=sys.argv[1],
     )
 
 encoder, history = pretrain(8)
 assert history == pretrain(8)[1] and np.isfinite(history["loss"]).all()
 assert len(encoder.trainable_weights[0].value.sharding.device_set) == 8
 assert inference(encoder)(log_mel[:3].astype("float32")).shape == (3, 8)
+rng = np.random.default_rng(0)  # 515 windows: neither whole batches nor eighths
+h, labels = rng.standard_normal((515, 1, 4)), np.eye(3)[rng.integers(3, size=515)]
+scores = evaluation.shallow_classifier(h, labels, h[:6], np.eye(3)[[0, 1, 2] * 2], h[:5], seed=0, hidden=4)
+assert scores.shape == (5, 3)
 with pytest.raises(BadInput, match="a batch of 6 clips on 8 devices: expected a multiple of 8"):
     pretrain(6)
 """
