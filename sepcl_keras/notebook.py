@@ -51,6 +51,14 @@ def _one_sentence(shell, kind, value, traceback, tb_offset=None):
     return [str(value)]
 
 
+def hard_to_follow(scene):
+    """Small where a scene's two events are about equally loud and differ in their frequencies."""
+    first, second = np.abs(np.fft.rfft(scene.sources))  # magnitudes of all frequencies
+    loudness = np.linalg.norm(first), np.linalg.norm(second)
+    alike = first @ second / np.prod(loudness)  # 1: the same spectrum, 0: no frequency in common
+    return alike + abs(20 * np.log10(loudness[0] / loudness[1])) / 10  # 1 for a difference of 10 dB
+
+
 def players(waveforms, sample_rate=16_000):
     """A row of players for a dict from title to waveform (samples,), all at one gain, so that quiet stays quiet."""
     peak = max(np.abs(waveform).max() for waveform in waveforms.values())
@@ -64,10 +72,10 @@ def players(waveforms, sample_rate=16_000):
     display(HTML(f"<table>{''.join(rows)}</table>"))
 
 
-def listen(waveforms, sample_rate=16_000):
+def listen(waveforms, sample_rate=16_000, columns=4):
     """Sounds to be seen and heard: log-mel spectrograms on one colour scale, then `players`."""
     layer = LogMel()
-    show_log_mel({title: np.asarray(layer(np.float32(w)[None]))[0] for title, w in waveforms.items()})
+    show_log_mel({title: np.asarray(layer(np.float32(w)[None]))[0] for title, w in waveforms.items()}, columns)
     players(waveforms, sample_rate)
 
 
@@ -96,31 +104,30 @@ def show_log_mel(spectrograms, columns=4):
     plt.show()
 
 
-def curves(history, names, chance=None, ylabel="loss", title=""):
-    """Training curves over steps; `chance` is a dict from name to the value that guessing gives, drawn dashed."""
+def curves(history, names, title=""):
+    """Training curves over steps; where guessing has a value, it is drawn dashed."""
     figure, axes = plt.subplots(1, len(names), figsize=(4.2 * len(names), 2.8), squeeze=False)
     for axis, name, colour in zip(axes[0], names, COLOURS, strict=False):
         axis.plot(history["step"], history[name], marker=".", color=colour, label=name)
-        if chance and name in chance:
-            axis.axhline(chance[name], color="0.4", linestyle="--", label=f"chance {chance[name]:.3g}")
+        if f"{name}_chance" in history:
+            chance = history[f"{name}_chance"][0]
+            axis.axhline(chance, color="0.4", linestyle="--", label=f"chance {chance:.3g}")
         axis.set_xlabel("step")
-        axis.set_ylabel(name if len(names) > 1 else ylabel)
+        axis.set_ylabel(name)
         axis.legend()
     figure.suptitle(title)
     plt.show()
 
 
-def bars(values, spread=None, xlabel="mAP", chance=None, groups=None):
-    """Horizontal bars from a dict of names; `spread` draws whiskers, `groups` (name → group) gives the colours."""
+def bars(values, xlabel="mAP", chance=None, groups=None):
+    """Horizontal bars from a dict of names; `groups` (name → group) gives the colours."""
     names = list(values)
     kinds = list(dict.fromkeys((groups or {}).values()))
     colour = [COLOURS[kinds.index(groups[name])] if groups else COLOURS[0] for name in names]
     _, axis = plt.subplots(figsize=(7.5, 0.42 * len(names) + 1.0))
-    whiskers = [(spread or {}).get(name) or np.nan for name in names]  # none where there is no spread
-    axis.barh(names, [values[name] for name in names], color=colour, xerr=whiskers if spread else None, capsize=3)
+    axis.barh(names, [values[name] for name in names], color=colour)
     for index, name in enumerate(names):
-        whisker = (spread or {}).get(name) or 0.0
-        axis.text(values[name] + whisker, index, f" {values[name]:.3f}", va="center", fontsize=9)
+        axis.text(values[name], index, f" {values[name]:.3f}", va="center", fontsize=9)
     if chance is not None:
         axis.axvline(chance, color="0.4", linestyle="--", label=f"chance {chance:.3f}")
     for kind in kinds:

@@ -64,18 +64,7 @@ course = notebook.setup(PROFILE, DATA, SEED, OUT)
 test, rate = course.scenes["test"], course.profile.sample_rate
 scenes = [test[i] for i in range(min(len(test), 48))]
 pairs = [i for i, scene in enumerate(scenes) if len(scene.labels) == 2]
-
-
-def hard_to_follow(index):
-    """Small where a scene's two events are about equally loud and differ in their frequencies."""
-    first, second = np.abs(np.fft.rfft(scenes[index].sources))  # magnitudes of all frequencies
-    loudness = np.linalg.norm(first), np.linalg.norm(second)
-    alike = first @ second / np.prod(loudness)  # 1: the same spectrum, 0: no frequency in common
-    return alike + abs(20 * np.log10(loudness[0] / loudness[1])) / 10  # 1 for a difference of 10 dB
-
-
-# %%
-chosen = min(pairs, key=hard_to_follow)
+chosen = min(pairs, key=lambda i: notebook.hard_to_follow(scenes[i]))  # equally loud, of different frequencies
 scene = scenes[chosen]
 notebook.listen({"mixture": scene.mixture}, rate)
 

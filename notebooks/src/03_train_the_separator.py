@@ -239,7 +239,7 @@ assert np.isfinite(history["loss"]).all(), "training stayed finite"
 # the network has never heard.
 
 # %%
-validation = course.scenes["validation"].mixtures(progress=False)  # (scenes, samples)
+validation = course.scenes["validation"].mixtures(show=False)  # (scenes, samples)
 batches = Batches(validation, crop, 16, steps=min(8, len(validation) // 8), seed=course.seed)
 held_out = [to_numpy(SeparationModel.pair(batches[i][0])) for i in range(len(batches))]  # of (8, 2, samples)
 
@@ -501,8 +501,7 @@ def show(scene, channels):
     sounds = {"mixture": scene.mixture}
     sounds |= {f"source: {label}": source for label, source in zip(scene.labels, scene.sources)}
     sounds |= {f"channel for {label}": channel for label, channel in zip(scene.labels, channels)}
-    notebook.show_log_mel({title: to_numpy(log_mel(w[None]))[0] for title, w in sounds.items()}, columns=5)
-    notebook.players(sounds, rate)
+    notebook.listen(sounds, rate, columns=5)
 
 
 # %%

@@ -100,17 +100,9 @@ for name in NAMES:
 # Among these scenes we choose one with two events that are easy to follow: about equally loud, and of different
 # frequencies. It is the scene of notebook 00.
 
-
 # %%
-def hard_to_follow(index):
-    """Small where a scene's two events are about equally loud and differ in their frequencies."""
-    first, second = np.abs(np.fft.rfft(scenes[index].sources))  # magnitudes of all frequencies
-    loudness = np.linalg.norm(first), np.linalg.norm(second)
-    alike = first @ second / np.prod(loudness)  # 1: the same spectrum, 0: no frequency in common
-    return alike + abs(20 * np.log10(loudness[0] / loudness[1])) / 10  # 1 for a difference of 10 dB
-
-
-chosen = min(np.flatnonzero(test.number_of_events[: len(scenes)] == 2), key=hard_to_follow)
+pairs = np.flatnonzero(test.number_of_events[: len(scenes)] == 2)
+chosen = min(pairs, key=lambda i: notebook.hard_to_follow(scenes[i]))
 scene, channels = scenes[chosen], {name: found[chosen] for name, found in separated.items()}  # (sources, samples) each
 print(f"{scene.place}: {' and '.join(scene.labels)}")
 

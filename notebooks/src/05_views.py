@@ -36,7 +36,7 @@ import numpy as np
 from sepcl_keras import notebook
 from sepcl_keras.augmentation import SpecAugment
 from sepcl_keras.course import MAIN_ROW, read_rows
-from sepcl_keras.features import PATCH_FRAMES, LogMel
+from sepcl_keras.features import HOP, PATCH_FRAMES, PATCH_SAMPLES, LogMel
 from sepcl_keras.processors import QUIET, ViewPairs, separate
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
@@ -153,7 +153,6 @@ notebook.show_log_mel(shown, columns=4)
 # 95 · 160 + 400 = 15,600 samples.
 
 # %%
-HOP, PATCH_SAMPLES = 160, 15_600
 snapshots = course.snapshots()[0]
 drawn, columns, starts = pairs["mix-chan"].draw(0)
 pair = int(np.argmax(np.minimum(first.mean(axis=(1, 2)), second.mean(axis=(1, 2)))))  # one that is loud in both views

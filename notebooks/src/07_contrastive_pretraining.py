@@ -40,11 +40,12 @@ import numpy as np
 from IPython.display import Markdown, display
 from keras import ops
 
-from sepcl_keras import ContrastiveModel, models, notebook, training
+from sepcl_keras import ContrastiveModel, SpecAugment, models, notebook, training
 from sepcl_keras.backend import inference
 from sepcl_keras.course import MAIN_ROW, read_rows
 from sepcl_keras.encoder import CNN14
-from sepcl_keras.features import PATCH_FRAMES
+from sepcl_keras.features import HOP, PATCH_FRAMES, PATCH_SAMPLES
+from sepcl_keras.models import geometry
 from sepcl_keras.processors import ViewPairs
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
@@ -256,12 +257,12 @@ print(
 print("first ten losses:", ", ".join(f"{loss:.3f}" for loss in history["first_losses"]))
 
 # %%
-views_in_batch = 2 * p.batch_size
-chance = {"similarity": np.log(views_in_batch - 1), "coincidence": 2 * np.log(2), "accuracy": 1 / (views_in_batch - 1)}
-notebook.curves(history, list(chance), chance, title=f"{MAIN_ROW}: training curves beside chance")
-for name, guess in chance.items():
-    print(f"{name:<12} chance {guess:.4f} · first epoch {history[name][0]:.4f} · last epoch {history[name][-1]:.4f}")
-assert all(np.isfinite(history[name]).all() for name in chance), "the training broke"
+names = ["similarity", "coincidence", "accuracy"]
+notebook.curves(history, names, title=f"{MAIN_ROW}: training curves beside chance")
+for name in names:
+    guess, first, last = history[f"{name}_chance"][0], history[name][0], history[name][-1]
+    print(f"{name:<12} chance {guess:.4f} · first epoch {first:.4f} · last epoch {last:.4f}")
+assert all(np.isfinite(history[name]).all() for name in names), "the training broke"
 
 # %% [markdown]
 # How to read them:
@@ -287,8 +288,8 @@ notebook.curves(history, ["alignment", "uniformity"])
 # Two numbers say what contrast does to h (Wang and Isola 2020). All h are first scaled to length one.
 #
 # * **Alignment**: the mean squared distance of the two views of a pair. Small is good: partners are near.
-# * **Uniformity**: the logarithm of the mean of exp(−2 · squared distance) over views of *different* clips. The lower, the
-#   more evenly the clips fill the sphere. If all are on one point it is 0.
+# * **Uniformity**: the logarithm of the mean of exp(−2 · squared distance) over *different* clips, mixtures among
+#   mixtures and channels among channels. The lower, the more evenly the clips fill the sphere. If all are on one point it is 0.
 #
 # Either is easy alone. An encoder that ignores its input is perfectly aligned; one that answers noise is nicely uniform.
 
@@ -301,14 +302,9 @@ def embed_pairs(network, batch):
 
 
 def measure(h_a, h_b):
-    """Alignment, uniformity, spread (1 - cosine of different clips), share of first views that find their partner."""
-    cosine, different = h_a @ h_b.T, ~np.eye(len(h_a), dtype=bool)
-    return {
-        "alignment": float(np.square(h_a - h_b).sum(axis=1).mean()),
-        "uniformity": float(np.log(np.exp(-2 * (2 - 2 * cosine[different])).mean())),
-        "spread": float(1 - cosine[different].mean()),
-        "found": float((cosine.argmax(axis=1) == np.arange(len(h_a))).mean()),
-    }
+    """Alignment, uniformity, spread (1 - mean cosine of different clips), share of first views that find their partner."""
+    found = (h_a @ h_b.T).argmax(axis=1) == np.arange(len(h_a))
+    return {name: float(value) for name, value in geometry(h_a, h_b).items()} | {"found": float(found.mean())}
 
 
 # %% [markdown]
@@ -405,7 +401,7 @@ def short_run(kind=ContrastiveModel, temperature=0.2, steps=30):
     def batches(in_epoch):
         return ViewPairs(views, row.pairing, row.processors, number, in_epoch, course.seed)
 
-    seen = training.fit(student, batches, steps, 2e-3, callbacks=[watch], verbose=0)
+    seen = training.fit(student, batches, steps, 2e-3, callbacks=[watch], show=False)
     return student, seen, watch
 
 
@@ -570,8 +566,8 @@ some = [scenes[i].mixture for i in range(min(300, len(scenes)))]  # clips of (sa
 energy = np.cumsum(np.pad(np.square(some, dtype="float64"), ((0, 0), (1, 0))), axis=1)  # up to each sample
 rng = np.random.default_rng(course.seed)
 drawn = rng.integers(0, views.log_mel.shape[2] - PATCH_FRAMES + 1, (20, 2, len(some)))  # 20 pairs a clip, first frames
-begin, clip = drawn * 160, np.arange(len(some))  # a frame is 160 samples
-power = (energy[clip, begin + 15_600] - energy[clip, begin]) / 15_600  # a patch is 15,600 samples
+begin, clip = drawn * HOP, np.arange(len(some))
+power = (energy[clip, begin + PATCH_SAMPLES] - energy[clip, begin]) / PATCH_SAMPLES
 level = 10 * np.log10((power + 1e-12) / (energy[:, -1] / energy.shape[1] + 1e-12))  # (20, 2, clips), dB
 missed = level < -20
 missed_crops, missed_pairs = float(missed.mean()), float(missed.any(axis=1).mean())
@@ -598,7 +594,8 @@ print(f"scene {worst}: {', '.join(scenes[int(worst)].labels)}")
 heard = {"the clip": some[worst]}
 for view in range(2):
     start = begin[turn, view, worst]
-    heard[f"crop at {start / 16_000:.2f} s ({level[turn, view, worst]:.0f} dB)"] = some[worst][start : start + 15_600]
+    title = f"crop at {start / 16_000:.2f} s ({level[turn, view, worst]:.0f} dB)"
+    heard[title] = some[worst][start : start + PATCH_SAMPLES]
 notebook.listen(heard)
 
 # %% [markdown]
@@ -629,8 +626,8 @@ course.record(
     "07",
     first_losses=history["first_losses"],
     steps=steps,
-    **{name: history[name][-1] for name in ("loss", *chance)},
-    chance={name: float(value) for name, value in chance.items()},
+    **{name: history[name][-1] for name in ("loss", *names)},
+    chance={name: history[f"{name}_chance"][0] for name in names},
     parameters={"paper": paper_size, "profile": own_size},
     **contrast,
     collapse_spread={"nt_xent": normal_watch.spread[-1], "attraction": collapsed_watch.spread[-1]},
@@ -678,6 +675,19 @@ print(f"missed without rejection {tries[:, 0].mean():.1%}, with five tries {trie
 print(
     f"clips without a single good crop among 40: {int(missed.reshape(-1, len(some)).all(axis=0).sum())} of {len(some)}"
 )
+
+# %% [markdown]
+# **4.** Should both tasks see the same crops? The slides leave it open; here they do. Draw a batch with `coincidence_crops=True`
+# and without quiet channels (`reject_quiet=True`), mask the channels alone (`augmented="second"`), and compute the loss. How
+# many patches pass the encoder now?
+
+# %% tags=["solution"]
+(four,) = ViewPairs(
+    views, row.pairing, row.processors, p.batch_size, seed=course.seed, reject_quiet=True, coincidence_crops=True
+)[0]
+model = ContrastiveModel(course.untrained_encoder(), augmentation=SpecAugment(seed=course.seed), augmented="second")
+loss = float(model.compute_loss(four, y_pred=model(four, training=True)))
+print(f"{len(four)} arrays of {p.batch_size} patches pass the encoder instead of 2: twice the work. Loss {loss:.3f}")
 
 # %% [markdown]
 # ## What to read next

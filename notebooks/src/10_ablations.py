@@ -137,7 +137,7 @@ seeds = [1 + course.seed * profile.ablation_seeds + k for k in range(profile.abl
 runs, pooled = [], {}
 for number, (row, seed) in enumerate(itertools.product(chosen, seeds), start=1):
     began = time.perf_counter()
-    encoder, history = course.encoder(row, seed=seed, verbose=0)
+    encoder, history = course.encoder(row, seed=seed, show=False)
     seconds = time.perf_counter() - began
     h = course.embeddings(encoder)  # split -> (clips, windows, d)
     pooled[row.row, seed] = {split: values.mean(axis=1) for split, values in h.items()}
