@@ -19,6 +19,7 @@ parser.add_argument("--rounds", type=int, default=12)
 parser.add_argument("--clips", type=int, default=2)
 parser.add_argument("--seconds", type=float, default=1.0, help="length of a clip")
 parser.add_argument("--pairs", type=int, default=256, help="N, of the encoder's losses")
+parser.add_argument("--dim", type=int, default=2048, help="d of the encoder; PANNs' is 2,048")
 parser.add_argument("--no-peer", action="store_true")
 arguments = parser.parse_args()
 
@@ -200,10 +201,10 @@ def separation():
 
 
 def encoder():
-    """Forward and backward of CNN14 at full width, d = 2,048 as PANNs', on patches of 0.96 s."""
+    """Forward and backward of CNN14 at full width on patches of 0.96 s."""
     keras.config.set_dtype_policy(arguments.policy)
     patches = rng.standard_normal((arguments.clips, 96, 64)).astype("float32")
-    network = CNN14(2048)
+    network = CNN14(arguments.dim)
     network.build((None, 96, 64))
     ours = with_gradients(
         lambda patches: ops.mean(network(patches, training=True)), network.trainable_variables, patches
