@@ -9,8 +9,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sepcl_keras import audio, files, sounds
-from sepcl_keras.files import ROOT, BadInput, fingerprint
+from sepcl_keras import audio, sounds
+from sepcl_keras.files import ROOT, BadInput, fingerprint, progress
 
 SPLITS = ("train", "validation", "test")
 EVENT_PROBABILITIES = (0.2, 0.45, 0.35)  # of one, two and three events; MixIT needs some scenes of a single one
@@ -255,10 +255,10 @@ class Scenes:
         labels, recordings = zip(*((event.label, event.recording) for event in plan.events))
         return Scene(sources.sum(axis=0), sources, labels, tuple(onsets), plan.place, recordings)
 
-    def mixtures(self, progress=True):
+    def mixtures(self, show=True):
         """The mixtures of all scenes, float32 (scenes, samples), with a progress bar."""
         mixtures = np.empty((len(self), self.samples), np.float32)
-        for index in files.progress(range(len(self)), f"{self.split} scenes", "scene", show=progress):
+        for index in progress(range(len(self)), f"{self.split} scenes", "scene", show):
             mixtures[index] = self[index].mixture
         return mixtures
 

@@ -8,7 +8,7 @@ from sepcl_keras.augmentation import SpecAugment
 from sepcl_keras.backend import compile_with_xla, make_repeatable, number_of_devices
 from sepcl_keras.checkpoint import Checkpoint, digest, save_model
 from sepcl_keras.encoder import CNN14
-from sepcl_keras.features import PATCH_FRAMES
+from sepcl_keras.features import MEL_BANDS, PATCH_FRAMES
 from sepcl_keras.files import BadInput
 from sepcl_keras.logs import Log, Record
 from sepcl_keras.models import ContrastiveModel, SeparationModel
@@ -92,7 +92,7 @@ class Adam(keras.optimizers.Adam):
 
 
 def fit(
-    model, batches, steps, learning_rate, loss=None, callbacks=(), verbose=2, folder=None, definition=None, log=None
+    model, batches, steps, learning_rate, loss=None, callbacks=(), folder=None, definition=None, log=None, show=True
 ):
     """Trains by Adam with a short warm-up and a cosine decay, and says how it went.
 
@@ -102,11 +102,12 @@ def fit(
             `epoch`, where it has one, and the step.
         steps: updates, rounded up to whole epochs.
         learning_rate: its peak.
-        callbacks: as in Keras' `fit`. verbose: 0 prints nothing, else a line for each epoch.
+        callbacks: as in Keras' `fit`.
         folder: where a checkpoint is kept, or None. A training that was stopped, in whatever way, goes on from there
             when it is started again, and ends where one never stopped would. The file is the caller's to remove.
         definition: dict that tells this training from others which might have left a checkpoint there.
         log: a folder for `log.csv` and TensorBoard (see `Log`), or None.
+        show: whether to print a line for each epoch.
 
     Returns a dict of lists: `first_losses` and, for each epoch, `step`, `loss` and all else that `Record` knows.
     """
@@ -124,7 +125,7 @@ def fit(
     model(first[0], training=False)
     model.optimizer.build(model.trainable_variables)  # under mixed_float16 a wrapper of ours, which scales the loss
     chance = model.chance(clips) if hasattr(model, "chance") else {}
-    record = Record(clips, in_epoch, epochs, chance, show=verbose)
+    record = Record(clips, in_epoch, epochs, chance, show)
     callbacks = [record, *callbacks]
     if log is not None:
         callbacks.append(Log(log, record))
@@ -174,25 +175,23 @@ def new_encoder(embedding_dim, width, seed):
     """A `CNN14` with weights drawn from the seed, whatever was drawn before."""
     make_repeatable(seed)
     encoder = CNN14(embedding_dim, width)
-    encoder.build((None, PATCH_FRAMES, 64))
+    encoder.build((None, PATCH_FRAMES, MEL_BANDS))
     return encoder
 
 
 def pretrain(
-    pairs, embedding_dim, width, steps, learning_rate, seed, similarity, coincidence, spec_augment, verbose=2,
-    folder=None, log=None,
+    pairs, embedding_dim, width, steps, learning_rate, seed, similarity, coincidence, spec_augment, folder=None,
+    log=None, show=True,
 ):  # fmt: skip
     """Trains a new encoder by contrast; returns it and the history.
 
-    `pairs`: a function of steps to a `ViewPairs`. `verbose`, `folder`, `log`: as in `fit`.
+    `pairs`: a function of steps to a `ViewPairs`. `folder`, `log`, `show`: as in `fit`.
     """
     encoder = new_encoder(embedding_dim, width, seed)
     augmentation = SpecAugment(seed=seed) if spec_augment else None
     model = ContrastiveModel(encoder, similarity, coincidence, augmentation=augmentation)
     weights = {"similarity": similarity, "coincidence": coincidence, "seed": seed}
-    history = fit(
-        model, pairs, steps, learning_rate, verbose=verbose, folder=folder, definition=weights, log=log
-    )  # fmt: skip
+    history = fit(model, pairs, steps, learning_rate, folder=folder, definition=weights, log=log, show=show)
     return encoder, history
 
 

@@ -1,7 +1,6 @@
 """Writes tests/baselines/<profile>.json from runs of the tutorial with several seeds; the first is what CI repeats.
 
 python tests/record_baseline.py artifacts/tiny/made/seed0 artifacts/tiny/made/seed1 artifacts/tiny/made/seed2
-python tests/record_baseline.py artifacts/smoke/made/seed0  # its metrics say nothing: the first losses alone
 """
 
 import re
@@ -56,11 +55,8 @@ def spreads(metrics):
 
 
 def comparable(losses):
-    """What two machines agree on of the first losses at a profile that trains its separator for long.
-
-    Rounding grows with every step: after hundreds, two kinds of processor have two separators, so that no training on
-    their channels can be compared; of those on mixtures, the first three steps.
-    """
+    """What two kinds of processor agree on of the first losses: of the separator's training, and of three steps on
+    mixtures, before rounding has grown. Channels come from a separator that is another one on each."""
     return {
         key: values if key.startswith("03") else values[:3]
         for key, values in losses.items()
@@ -69,14 +65,13 @@ def comparable(losses):
 
 
 def main(folders):
-    if not folders:
-        sys.exit("expected the folder of a run; for metrics those of at least two seeds: one has no spread.")
+    if len(folders) < 2:
+        sys.exit("expected the folders of at least two seeds: one has no spread.")
     runs = [collect(folder) for folder in folders]
     # The other seeds may have stopped before the last notebook: the first has every metric, they add what they have.
-    metrics = {key: [value for run in runs for value in run[1].get(key, [])] for key in runs[0][1] if len(runs) > 1}
-    profile, (losses, _) = Path(folders[0]).resolve().parents[1].name, runs[0]
-    losses = comparable(losses) if metrics else losses
-    write_json(FOLDER / f"{profile}.json", {"first_losses": losses, "metrics": metrics})
+    metrics = {key: [value for run in runs for value in run[1].get(key, [])] for key in runs[0][1]}
+    profile = Path(folders[0]).resolve().parents[1].name
+    write_json(FOLDER / f"{profile}.json", {"first_losses": comparable(runs[0][0]), "metrics": metrics})
     print(f"{len(metrics)} metrics of {len(runs)} seeds written to {FOLDER / profile}.json; spreads {spreads(metrics)}")
 
 

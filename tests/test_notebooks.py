@@ -80,3 +80,15 @@ def test_players_share_one_gain_and_take_silence(monkeypatch):
 def test_bad_input_is_still_an_error_outside_a_notebook():
     with pytest.raises(BadInput):
         notebook.setup("huge", "made", 0)
+
+
+def test_the_readme_lists_the_rooms_in_an_order_in_which_none_imports_a_later_one():
+    listed = re.findall(r"^\| `(\w+)\.py` \|", (ROOT / "README.md").read_text(encoding="utf-8"), re.M)
+    rooms = {path.stem: path for path in (ROOT / "sepcl_keras").glob("[!_]*.py")}
+    assert sorted(listed) == sorted(rooms)
+    for index, name in enumerate(listed):
+        for node in ast.walk(ast.parse(rooms[name].read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sepcl_keras"):
+                _, _, module = node.module.partition(".")
+                found = {module} if module else {alias.name for alias in node.names}
+                assert found & set(listed) <= set(listed[:index]), f"{name} imports {found}"

@@ -129,7 +129,7 @@ def test_not_all_classes_meet_and_none_is_rare(table):
 def test_a_longer_list_begins_with_the_shorter(made):
     short, long = Scenes(made, "train", 5), Scenes(made, "train", 12)
     np.testing.assert_array_equal(short.labels, long.labels[:5])
-    np.testing.assert_array_equal(short.mixtures(progress=False), long.mixtures(progress=False)[:5])
+    np.testing.assert_array_equal(short.mixtures(show=False), long.mixtures(show=False)[:5])
 
 
 def test_scenes_are_the_same_each_time_in_any_order(made):
@@ -142,7 +142,7 @@ def test_scenes_are_the_same_each_time_in_any_order(made):
 
 
 def test_splits_hold_different_scenes(made):
-    first = {split: Scenes(made, split, 40).mixtures(progress=False) for split in SPLITS}
+    first = {split: Scenes(made, split, 40).mixtures(show=False) for split in SPLITS}
     for one, other in combinations(first.values(), 2):
         assert not (one == other).all(axis=1).any()
 
@@ -418,7 +418,7 @@ def test_a_bad_sound_is_named_when_it_is_loaded(little, waveform, reason):
         soundfile.write(path, waveform, 16_000, subtype="FLOAT")
     bank = Esc50Bank(little)
     with pytest.raises(BadInput, match=rf"1-100-A-0\.wav: expected .*{reason}"):
-        Scenes(bank, "train", 300).mixtures(progress=False)
+        Scenes(bank, "train", 300).mixtures(show=False)
 
 
 def test_open_bank_takes_made_or_a_folder(pristine, tmp_path):

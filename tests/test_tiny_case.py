@@ -64,7 +64,7 @@ def test_mixit_takes_tones_and_hisses_apart_within_two_hundred_steps(start, seed
     began = time.perf_counter()
     history = fit(
         SeparationModel(separator), lambda steps: Batches(data, SAMPLES, BATCH, steps, seed), STEPS, LEARNING_RATE,
-        verbose=0,
+        show=False,
     )  # fmt: skip
     seconds, after = time.perf_counter() - began, improvement(separator)
     print(

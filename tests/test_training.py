@@ -35,7 +35,7 @@ def test_pretraining_learns_to_tell_clips_apart():
             return ((*(bands + noise).astype("float32"),),)
 
     encoder, history = training.pretrain(
-        lambda steps: Pairs(), 16, 2, 40, 3e-3, 0, similarity=1.0, coincidence=1.0, spec_augment=False, verbose=0
+        lambda steps: Pairs(), 16, 2, 40, 3e-3, 0, similarity=1.0, coincidence=1.0, spec_augment=False, show=False
     )
     assert history["similarity"][-1] < 0.6 * np.log(15) and history["coincidence"][-1] < 0.7 * 2 * np.log(2)
     assert history["accuracy"][-1] > 0.6 and len(history["first_losses"]) == 10
@@ -83,7 +83,7 @@ def test_one_seed_is_one_run_and_another_seed_another(tmp_path):
             return Neighbours(log_mel, 96, 8, steps, seed)
 
         encoder, history = training.pretrain(
-            pairs, 8, 2, 4, 1e-3, seed, similarity=1.0, coincidence=1.0, spec_augment=True, verbose=0
+            pairs, 8, 2, 4, 1e-3, seed, similarity=1.0, coincidence=1.0, spec_augment=True, show=False
         )
         runs.append((history["first_losses"], encoder.get_weights()[0].tolist()))
     assert runs[0] == runs[1] != runs[2]
@@ -94,7 +94,7 @@ def test_a_diverged_training_is_named():
     with pytest.raises(BadInput, match="training diverged"):
         training.pretrain(
             lambda steps: Neighbours(log_mel, 96, 8, steps, 0), 8, 2, 3, 1e38, 0,
-            similarity=1.0, coincidence=0.0, spec_augment=False, verbose=0,
+            similarity=1.0, coincidence=0.0, spec_augment=False, show=False,
         )  # fmt: skip
 
 
@@ -165,7 +165,7 @@ def test_half_precision_trains_with_losses_in_float32(policy, task):
     else:
         assert keras.backend.standardize_dtype(outputs["logits"].dtype) == policy.removeprefix("mixed_")
     before = [to_numpy(variable.value).copy() for variable in model.trainable_variables]
-    losses = training.fit(model, lambda steps: data, 12, 1e-3, verbose=0)["first_losses"]
+    losses = training.fit(model, lambda steps: data, 12, 1e-3, show=False)["first_losses"]
     assert np.isfinite(losses).all() and len(losses) == 10
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer) == (policy == "mixed_float16")
     assert to_numpy(model.optimizer.iterations.value) >= 9  # a step may overflow and be left out
@@ -192,7 +192,7 @@ class Line(models.TensorFlowStep, keras.Model):
 
 def train_line(gradient, steps, learning_rate):
     model, row = Line(), np.array([gradient], "float32")
-    training.fit(model, lambda in_epoch: training.Batches(row, 3, 1, in_epoch, 0), steps, learning_rate, verbose=0)
+    training.fit(model, lambda in_epoch: training.Batches(row, 3, 1, in_epoch, 0), steps, learning_rate, show=False)
     return model
 
 
@@ -239,7 +239,7 @@ def test_a_snapshot_holds_the_weights_of_its_step(tmp_path):
 
     model, steps = Kept(), dict(N=0, F=1, S1=7, S2=33)  # epochs of 20
     data, snapshots = np.ones((1, 3), "float32"), training.Snapshots(model, steps, tmp_path)
-    training.fit(model, lambda n: training.Batches(data, 3, 1, n, 0), 40, 1e-2, callbacks=[snapshots], verbose=0)
+    training.fit(model, lambda n: training.Batches(data, 3, 1, n, 0), 40, 1e-2, callbacks=[snapshots], show=False)
     for name, step in steps.items():
         assert float((tmp_path / f"{name}.keras").read_text()) == pytest.approx(-1e-2 * sum(RATES[:step]), rel=1e-4)
 

@@ -1,8 +1,8 @@
 """The tutorial at the tiny profile, from nothing: its numbers against the recorded ones, and the claims that matter.
 
-First losses are held tightly: those of all trainings at the smoke profile, whose separator is trained too briefly for
-rounding to grow, and at the tiny one those before which no long training lies. What comes after hundreds of steps
-differs between kinds of processor, so final metrics are held by three times their spread over seeds.
+First losses are held tightly where machines can agree on them. Adam makes whole steps of gradients that are nothing but
+rounding, so that after some twenty steps two kinds of processor have two separators: on its channels no losses can be
+compared, and final metrics are held by three times their spread over seeds.
 """
 
 import os
@@ -15,47 +15,46 @@ import numpy as np
 import pytest
 from record_baseline import FOLDER, collect, spreads
 
+from sepcl_keras.course import Course, read_rows
 from sepcl_keras.files import ROOT, read_json
 from sepcl_keras.profiles import get_profile
 from sepcl_keras.scenes import Scenes, open_bank
 
 PROFILE = "tiny"
-BASELINES = {name: read_json(FOLDER / f"{name}.json") for name in ("smoke", PROFILE)}
+BASELINE = read_json(FOLDER / f"{PROFILE}.json")
+# Of "N joint" at the smoke profile, on channels of the untrained separator, which are the same on all machines.
+CHANNEL_LOSSES = [4.67152, 4.63672, 4.11987]
 OUT = ROOT / "artifacts" / "test"
 RUN = OUT / PROFILE / "made" / "seed0"
 
 
-def execute(profile):
-    """Executes all notebooks; what they print goes to the screen (pytest -s)."""
-    command = [sys.executable, str(ROOT / "notebooks" / "run.py"), "--profile", profile, "--out", str(OUT)]
-    subprocess.run(command, check=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
-
-
 @pytest.fixture(scope="module", autouse=True)
 def tutorial():
-    if not (OUT / "smoke" / "made" / "seed0" / "results" / "10.json").exists():  # `make test` has made it by nbmake
-        execute("smoke")
+    """Executes all notebooks; what they print goes to the screen (pytest -s)."""
     shutil.rmtree(RUN, ignore_errors=True)
-    execute(PROFILE)
+    command = [sys.executable, str(ROOT / "notebooks" / "run.py"), "--profile", PROFILE, "--out", str(OUT)]
+    subprocess.run(command, check=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
 
 
 pytestmark = pytest.mark.timeout(2400)
 
 
-@pytest.mark.parametrize(
-    "profile, training", [(name, training) for name in BASELINES for training in BASELINES[name]["first_losses"]]
-)
-def test_first_losses_are_the_recorded_ones(profile, training):
-    losses, _ = collect(OUT / profile / "made" / "seed0")
-    recorded = BASELINES[profile]["first_losses"][training]
+@pytest.mark.parametrize("training", BASELINE["first_losses"])
+def test_first_losses_are_the_recorded_ones(training):
+    losses, _ = collect(RUN)
+    recorded = BASELINE["first_losses"][training]
     np.testing.assert_allclose(losses[training][: len(recorded)], recorded, rtol=1e-3)
+
+
+def test_first_losses_on_channels_are_the_recorded_ones():
+    _, history = Course("smoke", out=OUT).encoder(read_rows()["N joint"], seed=1, show=False)
+    np.testing.assert_allclose(history["first_losses"][:3], CHANNEL_LOSSES, rtol=1e-3)
 
 
 def test_final_metrics_are_within_three_times_the_spread_over_seeds():
     _, metrics = collect(RUN)
-    recorded_metrics, missed = BASELINES[PROFILE]["metrics"], []
-    spread = spreads(recorded_metrics)
-    for path, recorded in recorded_metrics.items():
+    spread, missed = spreads(BASELINE["metrics"]), []
+    for path, recorded in BASELINE["metrics"].items():
         tolerance = 3 * spread[path.rsplit("/", 1)[1]]
         for value, expected in zip(metrics[path], recorded, strict=False):  # more seeds may be recorded than run here
             if not abs(value - expected) <= tolerance:
@@ -77,7 +76,7 @@ def test_the_separator_separates_and_keeps_the_mixture():
     separation = read_json(RUN / "results" / "03.json")["results"]
     assert separation["sisnri_median"] > 3.0 > 0.0 > separation["sisnri_untrained"]
     profile = get_profile(PROFILE)
-    mixtures = Scenes(open_bank("made", profile), "test", 4).mixtures(progress=False)
+    mixtures = Scenes(open_bank("made", profile), "test", 4).mixtures(show=False)
     for name in profile.snapshot_steps:
         separator = keras.saving.load_model(RUN / "separator" / f"{name}.keras")
         channels = np.asarray(separator(mixtures))

@@ -61,7 +61,7 @@ def main(folder):
             (contrast, Pairs, patches, 96),
         ):
             history = training.fit(
-                model, lambda n, kind=kind, data=data, crop=crop: kind(data, crop, 4, n, 0), 2, 1e-3, verbose=0,
+                model, lambda n, kind=kind, data=data, crop=crop: kind(data, crop, 4, n, 0), 2, 1e-3, show=False,
                 folder=folder / type(model).__name__, log=folder / type(model).__name__,
             )  # fmt: skip
             assert len(history["first_losses"]) == 2 and np.isfinite(history["loss"]).all()
