@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from sepcl_keras import evaluation, processors, training
-from sepcl_keras.backend import inference, keep_memory, make_repeatable, use_all_devices
+from sepcl_keras.backend import advice, inference, keep_memory, make_repeatable, use_all_devices
 from sepcl_keras.checkpoint import atomic_folder, save_model
 from sepcl_keras.embedding import embed_log_mel, load_encoder
 from sepcl_keras.features import PATCH_FRAMES, log_mel_model
@@ -96,6 +96,8 @@ class Course:
         keep_memory()
         use_all_devices()
         make_repeatable(seed)
+        if advice():
+            print(advice())
 
     def load_or_train(self, name, definition, make, load):
         """What `load(folder)` gives: from the artifact `name` if it is there and fits, else after `make(folder)`.

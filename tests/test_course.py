@@ -12,6 +12,7 @@ import pytest
 from keras.ops import convert_to_numpy as to_numpy
 
 from sepcl_keras import course as course_module
+from sepcl_keras.backend import has_gpu
 from sepcl_keras.checkpoint import CHECKPOINT
 from sepcl_keras.course import Course, read_rows
 from sepcl_keras.files import ROOT, BadInput
@@ -198,6 +199,12 @@ def test_a_few_steps_on_real_recordings(tmp_path, monkeypatch):
     encoder, history = course.encoder()
     results = course.evaluate(course.embeddings(encoder))
     assert np.isfinite(list(results.values())).all() and results["map"] > results["chance"]
+
+
+def test_a_backend_that_is_slow_on_this_device_is_named(tmp_path, capsys):
+    Course("smoke", "made", 0, tmp_path)
+    said, backend = capsys.readouterr().out, keras.backend.backend()
+    assert (f"Keras runs on {backend} on a CPU" in said) == (backend != "tensorflow" and not has_gpu())
 
 
 def test_importing_the_library_prints_nothing():
