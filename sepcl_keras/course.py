@@ -12,11 +12,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from sepcl_keras import evaluation, processors, training
+from sepcl_keras import evaluation, intervals, processors, training
 from sepcl_keras.backend import advice, inference, keep_memory, make_repeatable, use_all_devices
 from sepcl_keras.checkpoint import atomic_folder, save_model
 from sepcl_keras.embedding import embed_log_mel, load_encoder
-from sepcl_keras.features import PATCH_FRAMES, log_mel_model
+from sepcl_keras.features import log_mel_model
 from sepcl_keras.files import ROOT, BadInput, atomic, fingerprint, read_json, write_json
 from sepcl_keras.profiles import get_profile
 from sepcl_keras.scenes import SPLITS, Scenes, open_bank
@@ -238,33 +238,41 @@ class Course:
         return training.new_encoder(self.profile.embedding_dim, self.profile.width, self.seed)
 
     def embeddings(self, encoder):
-        """Split → h (scenes, windows, d) of an encoder, or of the log-mel statistics where `encoder` is None."""
-        if encoder is None:
-            number = self.log_mel("test").shape[1] // PATCH_FRAMES
-            return {
-                split: evaluation.log_mel_statistics(np.asarray(self.log_mel(split), "float32"), number)
-                for split in SPLITS
-            }
-        return {split: embed_log_mel(self.log_mel(split), encoder) for split in SPLITS}
+        """Split → h (scenes, windows, d) of an encoder, or of what `encoder` names of `evaluation.CONTROLS`."""
+        control, d = evaluation.CONTROLS.get(encoder), self.profile.embedding_dim
+        log_mels = {split: self.log_mel(split) for split in SPLITS}
+        return {split: control(x, d) if control else embed_log_mel(x, encoder) for split, x in log_mels.items()}
 
-    def evaluate(self, embeddings):
-        """The paper's evaluation of frozen embeddings on the test scenes.
-
-        Returns a dict: `map` and `d_prime` of the shallow classifier, `linear_map` of the linear probe, `qbe` and
-        `qbe_chance` of query by example, `chance` mAP (the share of positives).
-        """
+    def scores(self, embeddings):
+        """Scores (clips, classes) of the shallow classifier for the test scenes."""
         labels = {split: self.scenes[split].labels for split in SPLITS}
-        pooled = {split: h.mean(axis=1) for split, h in embeddings.items()}
-        scores = evaluation.shallow_classifier(
+        return evaluation.shallow_classifier(
             embeddings["train"], labels["train"], embeddings["validation"], labels["validation"], embeddings["test"],
             seed=self.seed,
         )  # fmt: skip
+
+    def evaluate(self, embeddings, scores=None):
+        """The paper's evaluation of frozen embeddings on the test scenes; `scores`, where they are there already.
+
+        Returns a dict: `map` and `d_prime` of the shallow classifier, `linear_map` of the linear probe, each with the
+        ends of its 95 % interval over test clips as `…_interval`; `qbe` and `qbe_chance` of query by example; `chance`
+        mAP (the share of positives); `skipped`, the number of classes without a positive.
+        """
+        labels = {split: self.scenes[split].labels for split in SPLITS}
+        pooled = {split: h.mean(axis=1) for split, h in embeddings.items()}
+        scores = self.scores(embeddings) if scores is None else scores
         linear = evaluation.linear_probe(pooled["train"], labels["train"], pooled["test"])
         retrieval = evaluation.query_by_example_map(pooled["test"], labels["test"])
-        return {
-            "map": evaluation.mean_average_precision(labels["test"], scores),
-            "d_prime": evaluation.d_prime(labels["test"], scores),
-            "linear_map": evaluation.mean_average_precision(labels["test"], linear),
+        weights, results = intervals.draws(len(scores)), {}
+        for name, metric, resampled, found in (
+            ("map", evaluation.mean_average_precision, intervals.mean_average_precisions, scores),
+            ("d_prime", evaluation.d_prime, intervals.d_primes, scores),
+            ("linear_map", evaluation.mean_average_precision, intervals.mean_average_precisions, linear),
+        ):
+            results[name] = metric(labels["test"], found)
+            results[f"{name}_interval"] = intervals.interval(resampled(labels["test"], found, weights))
+        return results | {
+            "skipped": int(np.sum(~labels["test"].any(axis=0))),
             "qbe": retrieval["map"],
             "qbe_chance": retrieval["chance"],
             "chance": float(labels["test"][:, labels["test"].any(axis=0)].mean()),
@@ -275,7 +283,7 @@ class Course:
         return evaluate_separation(separators or self.snapshots()[0], self.scenes["test"], most)
 
     def _results_mark(self):
-        modules = (*ENCODER_CODE, "separation", "embedding", "evaluation")
+        modules = (*ENCODER_CODE, "separation", "embedding", "evaluation", "intervals")
         definition = self._separator_definition() | {"code": code(modules)}
         return fingerprint(definition | {"profile": dataclasses.asdict(self.profile)})
 

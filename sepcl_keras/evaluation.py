@@ -13,6 +13,8 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from sepcl_keras.backend import number_of_devices
+from sepcl_keras.embedding import windows as patches_of
+from sepcl_keras.features import PATCH_FRAMES
 from sepcl_keras.files import BadInput, numbers
 
 AUC_MARGIN = 1e-6  # a perfect AUC would be an infinite d′; this limit is 6.72
@@ -33,7 +35,8 @@ def _multi_hot(name, labels):
     return labels
 
 
-def _pair(labels, scores):
+def labels_and_scores(labels, scores):
+    """Both as arrays (clips, classes) of one shape, or `BadInput`."""
     labels, scores = _multi_hot("labels", labels), numbers("scores", scores, ("clips", "classes"))
     if labels.shape != scores.shape:
         raise BadInput(f"scores of shape {scores.shape}: expected {labels.shape}, the shape of the labels.")
@@ -42,7 +45,7 @@ def _pair(labels, scores):
 
 def average_precisions(labels, scores):
     """Average precision of each class (classes,), float64; NaN where a class has no positives."""
-    labels, scores = _pair(labels, scores)
+    labels, scores = labels_and_scores(labels, scores)
     found = np.full(labels.shape[1], np.nan)
     for c in np.flatnonzero(labels.any(axis=0)):
         found[c] = average_precision_score(labels[:, c], scores[:, c])
@@ -59,7 +62,7 @@ def d_prime(labels, scores):
 
     AUC is clipped to [1e-6, 1 − 1e-6]; classes without positives or without negatives are skipped.
     """
-    labels, scores = _pair(labels, scores)
+    labels, scores = labels_and_scores(labels, scores)
     usable = np.flatnonzero(labels.any(axis=0) & ~labels.all(axis=0))
     if not usable.size:
         raise BadInput("labels that are constant in every class: d′ needs a class with positives and negatives.")
@@ -242,3 +245,26 @@ def log_mel_statistics(log_mels, windows):
     parts = np.array_split(log_mels, windows, axis=1)
     statistics = [[part.mean(axis=1, dtype="float32"), part.std(axis=1, dtype="float32")] for part in parts]
     return np.stack([np.concatenate(both, axis=-1) for both in statistics], axis=1)
+
+
+def random_projection(log_mels, d, seed=0):
+    """The control of a network without layers: each patch times one matrix of random numbers, (clips, windows, d).
+
+    `log_mels` (clips, frames, mels), also a memory map, is cut into patches as for an encoder. By the lemma of Johnson
+    and Lindenstrauss distances stay about what they were, so this says what the patches themselves hold.
+    """
+    matrix = None
+    clips = []
+    for log_mel in log_mels:
+        patches = patches_of(np.asarray(log_mel, "float32")[None])[0]  # (windows, 96, mels)
+        flat = patches.reshape(len(patches), -1)
+        if matrix is None:
+            matrix = np.random.default_rng(seed).standard_normal((flat.shape[1], d), "float32") / np.sqrt(flat.shape[1])
+        clips.append(flat @ matrix)
+    return np.stack(clips)
+
+
+CONTROLS = {  # without a network: functions of log-mel (clips, frames, mels) and d to (clips, windows, features)
+    "log-mel statistics": lambda log_mels, d: log_mel_statistics(log_mels, log_mels.shape[1] // PATCH_FRAMES),
+    "random projection": random_projection,
+}

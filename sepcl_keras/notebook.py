@@ -119,15 +119,17 @@ def curves(history, names, title=""):
     plt.show()
 
 
-def bars(values, xlabel="mAP", chance=None, groups=None):
-    """Horizontal bars from a dict of names; `groups` (name → group) gives the colours."""
+def bars(values, xlabel="mAP", chance=None, groups=None, intervals=None):
+    """Horizontal bars from a dict of names; `groups` (name → group) gives colours, `intervals` (name → ends) lines."""
     names = list(values)
     kinds = list(dict.fromkeys((groups or {}).values()))
     colour = [COLOURS[kinds.index(groups[name])] if groups else COLOURS[0] for name in names]
     _, axis = plt.subplots(figsize=(7.5, 0.42 * len(names) + 1.0))
     axis.barh(names, [values[name] for name in names], color=colour)
     for index, name in enumerate(names):
-        axis.text(values[name], index, f" {values[name]:.3f}", va="center", fontsize=9)
+        ends = (intervals or {}).get(name, (values[name], values[name]))
+        axis.plot(ends, (index, index), color="0.2", linewidth=1.5)
+        axis.text(max(ends), index, f" {values[name]:.3f}", va="center", fontsize=9)
     if chance is not None:
         axis.axvline(chance, color="0.4", linestyle="--", label=f"chance {chance:.3f}")
     for kind in kinds:

@@ -12,6 +12,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 from sepcl_keras import evaluation
 from sepcl_keras.evaluation import (
+    CONTROLS,
     average_precisions,
     d_prime,
     linear_probe,
@@ -19,6 +20,7 @@ from sepcl_keras.evaluation import (
     mean_average_precision,
     query_by_example,
     query_by_example_map,
+    random_projection,
     shallow_classifier,
 )
 from sepcl_keras.files import BadInput
@@ -359,3 +361,23 @@ def test_log_mel_statistics_use_every_frame_and_full_precision():
 def test_bad_log_mels_are_named(shape, windows):
     with pytest.raises(BadInput, match="log_mels"):
         log_mel_statistics(np.ones(shape), windows)
+
+
+def test_a_random_projection_keeps_distances_and_depends_on_the_seed_alone():
+    log_mels = np.random.default_rng(0).standard_normal((6, 200, 64)).astype("float16")
+    h = random_projection(log_mels, 2000)
+    assert h.shape == (6, 2, 2000) and h.dtype == np.float32
+    patches = log_mels[:, :192].astype("float32").reshape(12, -1)
+    between, kept = (np.linalg.norm(x[:, None] - x, axis=-1) for x in (patches, h.reshape(12, -1)))
+    scale = np.sqrt(2000 / patches.shape[1])  # of a projection to fewer numbers
+    different = ~np.eye(12, dtype=bool)
+    np.testing.assert_allclose(kept[different] / (scale * between[different]), 1.0, atol=0.1)
+    np.testing.assert_array_equal(random_projection(log_mels[2:3], 2000)[0], h[2])
+    assert np.abs(random_projection(log_mels, 2000, seed=1) - h).max() > 1
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_controls_without_a_network_take_log_mel_in_half_precision_and_give_windows(name):
+    log_mels = np.random.default_rng(0).standard_normal((3, 300, 64)).astype("float16")
+    h = CONTROLS[name](log_mels, 128)
+    assert h.shape == (3, 3, 128) and h.dtype == np.float32 and np.isfinite(h).all()

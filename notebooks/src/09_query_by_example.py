@@ -18,7 +18,7 @@
 # |---|---|
 # | **you will** | search scenes by the sound of another scene, score the search by hand, and listen to hits and misses |
 # | **you need** | embeddings (07) and average precision (08; told again here in two sentences) |
-# | **you make** | the retrieval score of our encoder and of three controls, each beside its chance |
+# | **you make** | the retrieval score of our encoder and of four controls, each beside its chance |
 # | **time** | under half a minute on a CPU (tiny); on a GPU: not measured yet |
 
 # %% tags=["parameters"]
@@ -47,7 +47,7 @@ course = notebook.setup(PROFILE, DATA, SEED, OUT)
 # the few directions that matter; here all of them count alike.
 #
 # We embed the test scenes with our encoder and with the controls of notebook 08: statistics of the log-mel
-# spectrogram, the untrained network, and the network trained with labels. What is not there yet is made now.
+# spectrogram, a random projection of it, the untrained network, and the network trained with labels. What is not there yet is made now.
 
 # %%
 test, labels = course.scenes["test"], course.scenes["test"].labels  # (clips, classes), zeros and ones
@@ -58,9 +58,8 @@ networks = {
     "supervised encoder": course.supervised_encoder()[0],
 }
 of_windows = {name: embed_log_mel(log_mel, network) for name, network in networks.items()}  # (clips, windows, d) each
-number = of_windows["ours"].shape[1]
-statistics = evaluation.log_mel_statistics(np.asarray(log_mel, "float32"), number)
-of_windows = {"log-mel statistics": statistics} | of_windows
+d = of_windows["ours"].shape[2]
+of_windows = {name: control(log_mel, d) for name, control in evaluation.CONTROLS.items()} | of_windows
 clips = {name: h.mean(axis=1) for name, h in of_windows.items()}  # (clips, d): the mean over a scene's windows
 print({name: h.shape for name, h in clips.items()})
 
@@ -237,7 +236,7 @@ notebook.bars({n: s["map"] for n, s in scores.items()}, xlabel="query-by-example
 order = usable[np.argsort(scores["ours"]["per_class"][usable])]
 figure, axis = plt.subplots(figsize=(8, 0.3 * len(order) + 1.2))
 axis.hlines(range(len(order)), 0, 1, color="0.92", zorder=0)
-for (name, result), marker in zip(scores.items(), "dxos"):
+for (name, result), marker in zip(scores.items(), "d^xos"):
     axis.scatter(result["per_class"][order], range(len(order)), marker=marker, label=name, zorder=3)
 axis.scatter(chance_per_class[order], range(len(order)), marker="|", s=90, color="0.4", label="chance")
 axis.set_yticks(range(len(order)), [f"{course.bank.classes[c]} ({counts[c]})" for c in order])

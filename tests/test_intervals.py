@@ -1,0 +1,89 @@
+"""Intervals: resampled metrics are those of scikit-learn on the clips drawn, and verdicts follow from the intervals."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import average_precision_score
+
+from sepcl_keras import evaluation, intervals
+from sepcl_keras.files import BadInput
+
+
+def cases(seed, clips=40, classes=5, ties=True):
+    rng = np.random.default_rng(seed)
+    labels = (rng.random((clips, classes)) < 0.3).astype(float)
+    labels[0], labels[1] = 1, 0
+    scores = rng.normal(size=(clips, classes)) + labels
+    return labels, np.round(scores) if ties else scores
+
+
+@pytest.mark.parametrize("ties", [True, False])
+@pytest.mark.parametrize("seed", range(3))
+def test_resampled_metrics_are_scikit_learns_on_the_clips_drawn(seed, ties):
+    labels, scores = cases(seed, ties=ties)
+    weights = intervals.draws(len(labels), 20, seed)
+    ours = intervals.mean_average_precisions(labels, scores, weights), intervals.d_primes(labels, scores, weights)
+    for resample, drawn in enumerate(weights):
+        usable = [c for c in range(5) if drawn @ labels[:, c]]
+        expected = [average_precision_score(labels[:, c], scores[:, c], sample_weight=drawn) for c in usable]
+        assert ours[0][resample] == pytest.approx(np.mean(expected), abs=1e-9)
+        repeated = np.repeat(np.arange(len(labels)), drawn)  # the same, as clips that are there more than once
+        assert ours[0][resample] == pytest.approx(
+            evaluation.mean_average_precision(labels[repeated], scores[repeated]), abs=1e-9
+        )
+        assert ours[1][resample] == pytest.approx(evaluation.d_prime(labels[repeated], scores[repeated]), abs=1e-9)
+
+
+def test_every_clip_once_is_the_metric_itself():
+    labels, scores = cases(0)
+    once = np.ones((1, len(labels)), int)
+    (ours,) = intervals.mean_average_precisions(labels, scores, once)
+    assert ours == pytest.approx(evaluation.mean_average_precision(labels, scores), abs=1e-12)
+
+
+def test_a_resample_without_a_single_positive_is_left_out():
+    labels, scores = np.array([[1.0], [0.0]]), np.array([[0.9], [0.1]])
+    values = intervals.mean_average_precisions(labels, scores, np.array([[0, 2], [1, 1], [2, 0]]))
+    np.testing.assert_array_equal(values, [np.nan, 1.0, 1.0])
+    assert intervals.interval(values) == [1.0, 1.0]
+
+
+def test_intervals_hold_the_true_value_about_as_often_as_they_say():
+    """Accuracy's mean is known: a class of scores 1 or 0 at random, whose mAP is its precision."""
+    covered = 0
+    for trial in range(60):
+        rng = np.random.default_rng(trial)
+        labels = (rng.random((400, 1)) < 0.3).astype(float)  # scores say nothing: mAP is the share of positives, 0.3
+        weights = intervals.draws(400, 300, trial)
+        low, high = intervals.interval(intervals.mean_average_precisions(labels, np.zeros((400, 1)), weights))
+        covered += low <= 0.3 <= high
+    assert 50 <= covered <= 60  # of 57 expected
+
+
+def test_a_difference_is_paired_by_seed_and_clip():
+    labels, scores = cases(1, clips=200, ties=False)
+    rng = np.random.default_rng(0)
+    lower = scores + rng.normal(size=(3, *scores.shape))  # three seeds that differ by much
+    better = lower + 0.5 * labels  # each of them a little better, on the same clips
+    difference = intervals.paired_difference(labels, lower, better)
+    assert difference.verdict == "holds" and difference.low < difference.mean < difference.high
+    reverse = intervals.paired_difference(labels, better, lower)
+    assert reverse.verdict == "fails" and reverse.mean == pytest.approx(-difference.mean)
+    assert intervals.paired_difference(labels, lower, lower) == intervals.Difference(0.0, 0.0, 0.0)
+    assert intervals.paired_difference(labels, lower, lower).verdict == "undecided"
+    expected = [
+        evaluation.mean_average_precision(labels, b) - evaluation.mean_average_precision(labels, a)
+        for a, b in zip(lower, better, strict=True)
+    ]
+    assert difference.mean == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_seeds_that_disagree_decide_nothing():
+    labels, scores = cases(2, clips=200, ties=False)
+    up, down = scores + 0.5 * labels, scores - 0.5 * labels
+    assert intervals.paired_difference(labels, [scores] * 2, [up, down]).verdict == "undecided"
+
+
+@pytest.mark.parametrize("shapes", [((2, 4, 3), (3, 4, 3)), ((4, 3), (4, 3)), ((0, 4, 3), (0, 4, 3))])
+def test_scores_that_do_not_pair_are_refused(shapes):
+    with pytest.raises(BadInput, match="expected \\(seeds, clips, classes\\) twice"):
+        intervals.paired_difference(np.ones((4, 3)), *(np.zeros(shape) for shape in shapes))
