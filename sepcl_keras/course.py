@@ -270,7 +270,7 @@ class Course:
             ("linear_map", evaluation.mean_average_precision, intervals.mean_average_precisions, linear),
         ):
             results[name] = metric(labels["test"], found)
-            results[f"{name}_interval"] = intervals.interval(resampled(labels["test"], found, weights))
+            results[f"{name}_interval"] = intervals.interval(resampled(labels["test"], found, weights), results[name])
         return results | {
             "skipped": int(np.sum(~labels["test"].any(axis=0))),
             "qbe": retrieval["map"],

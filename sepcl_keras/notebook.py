@@ -126,10 +126,11 @@ def bars(values, xlabel="mAP", chance=None, groups=None, intervals=None):
     colour = [COLOURS[kinds.index(groups[name])] if groups else COLOURS[0] for name in names]
     _, axis = plt.subplots(figsize=(7.5, 0.42 * len(names) + 1.0))
     axis.barh(names, [values[name] for name in names], color=colour)
+    right = {name: max((intervals or {}).get(name, [values[name]])) for name in names}  # of bar or line
     for index, name in enumerate(names):
-        ends = (intervals or {}).get(name, (values[name], values[name]))
-        axis.plot(ends, (index, index), color="0.2", linewidth=1.5)
-        axis.text(max(ends), index, f" {values[name]:.3f}", va="center", fontsize=9)
+        if intervals:
+            axis.plot(intervals[name], (index, index), color="0.2", linewidth=1.5)
+        axis.text(right[name], index, f" {values[name]:.3f}", va="center", fontsize=9)
     if chance is not None:
         axis.axvline(chance, color="0.4", linestyle="--", label=f"chance {chance:.3f}")
     for kind in kinds:
@@ -137,7 +138,7 @@ def bars(values, xlabel="mAP", chance=None, groups=None, intervals=None):
     if chance is not None or kinds:
         axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     axis.invert_yaxis()
-    axis.set_xlim(0, max(values.values()) * 1.15)
+    axis.set_xlim(0, max(right.values()) * 1.15)
     axis.set_xlabel(xlabel)
     plt.show()
 

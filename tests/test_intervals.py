@@ -44,19 +44,25 @@ def test_a_resample_without_a_single_positive_is_left_out():
     labels, scores = np.array([[1.0], [0.0]]), np.array([[0.9], [0.1]])
     values = intervals.mean_average_precisions(labels, scores, np.array([[0, 2], [1, 1], [2, 0]]))
     np.testing.assert_array_equal(values, [np.nan, 1.0, 1.0])
-    assert intervals.interval(values) == [1.0, 1.0]
+    assert intervals.interval(values, 0.9) == pytest.approx([0.9, 0.9])
 
 
-def test_intervals_hold_the_true_value_about_as_often_as_they_say():
-    """Accuracy's mean is known: a class of scores 1 or 0 at random, whose mAP is its precision."""
+def test_intervals_hold_the_mean_over_tests_about_as_often_as_they_say():
+    def one(seed):
+        rng = np.random.default_rng(seed)
+        labels = (rng.random((100, 4)) < 0.2).astype(float)
+        return labels, 0.8 * labels + rng.normal(size=labels.shape)
+
+    mean = np.mean([evaluation.mean_average_precision(*one(1000 + seed)) for seed in range(500)])
     covered = 0
-    for trial in range(60):
-        rng = np.random.default_rng(trial)
-        labels = (rng.random((400, 1)) < 0.3).astype(float)  # scores say nothing: mAP is the share of positives, 0.3
-        weights = intervals.draws(400, 300, trial)
-        low, high = intervals.interval(intervals.mean_average_precisions(labels, np.zeros((400, 1)), weights))
-        covered += low <= 0.3 <= high
-    assert 50 <= covered <= 60  # of 57 expected
+    for seed in range(100):
+        labels, scores = one(seed)
+        measured = evaluation.mean_average_precision(labels, scores)
+        resampled = intervals.mean_average_precisions(labels, scores, intervals.draws(100, 300, seed))
+        low, high = intervals.interval(resampled, measured)
+        assert low < measured < high
+        covered += low <= mean <= high
+    assert 88 <= covered <= 99  # of 95 expected, give or take three standard deviations
 
 
 def test_a_difference_is_paired_by_seed_and_clip():

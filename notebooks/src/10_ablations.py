@@ -294,10 +294,11 @@ for axis, key, title in zip(axes, ("map", "qbe"), ("mAP, shallow classifier", "Q
     axis.axvline(0, color="0.4", linestyle="--")
     axis.locator_params(axis="x", nbins=6)
     axis.set(xlabel=f"difference in {title}", ylim=(len(comparisons) - 0.5, -0.5))
+axes[0].plot([], [], color="0.7", linewidth=5, label="95 %")
 for marker, colour, label in (("o", "#1b6ca8", "a seed"), ("D", "#d1603d", "slides")):
     axes[0].scatter([], [], marker=marker, color=colour, label=label)
 axes[0].set_yticks(range(len(comparisons)), [f"{title}\n{a} → {b}" for title, a, b in comparisons], fontsize=8)
-figure.legend(loc="outside upper center", ncols=2)
+figure.legend(loc="outside upper center", ncols=3)
 plt.show()
 
 # %% [markdown]
