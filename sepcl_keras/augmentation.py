@@ -1,8 +1,11 @@
-"""SpecAugment: mild time warp, time masks and frequency masks, drawn anew for each patch."""
+"""Patches changed while training, each by a draw of its own: SpecAugment, and what the triplet system of 2018 does."""
+
+import math
 
 import keras
 from keras import ops
 
+from sepcl_keras.features import LOG_OFFSET
 from sepcl_keras.files import BadInput
 
 
@@ -76,3 +79,100 @@ class SpecAugment(keras.layers.Layer):
 
     def get_config(self):
         return super().get_config() | self.sizes | {"seed": self.seed}
+
+
+def _magnitudes(log_mel):
+    return ops.relu(ops.exp(ops.cast(log_mel, "float32")) - LOG_OFFSET)
+
+
+class Constraint(keras.layers.Layer):
+    """What the layers below share. They take log-mel patches (clips, frames, mels) of the recipe `"vggish"`, draw anew
+    for each patch, and pass it on outside training. Energies are squares of mel magnitudes.
+
+    Source: Jansen et al. 2018, as far as second-hand accounts give it.
+    """
+
+    def __init__(self, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.seed, self.generator = seed, keras.random.SeedGenerator(seed)
+
+    def call(self, log_mel, training=None):
+        return ops.cast(self.changed(log_mel), log_mel.dtype) if training else log_mel
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return super().get_config() | {"seed": self.seed}
+
+
+@keras.saving.register_keras_serializable(package="sepcl_keras")
+class Noise(Constraint):
+    """Every cell's magnitude grows by a factor 1 + |ε|, ε normal with deviation `sigma`, drawn for each cell."""
+
+    def __init__(self, sigma=0.5, **kwargs):
+        super().__init__(**kwargs)
+        self.sigma = sigma
+
+    def changed(self, log_mel):
+        noise = keras.random.normal(ops.shape(log_mel), stddev=self.sigma, dtype="float32", seed=self.generator)
+        return ops.log(_magnitudes(log_mel) * (1.0 + ops.abs(noise)) + LOG_OFFSET)
+
+    def get_config(self):
+        return super().get_config() | {"sigma": self.sigma}
+
+
+@keras.saving.register_keras_serializable(package="sepcl_keras")
+class Shift(Constraint):
+    """Time goes round by any number of frames; frequency moves by at most `bands`, silence fills what is left."""
+
+    def __init__(self, bands=10, **kwargs):
+        super().__init__(**kwargs)
+        self.bands = bands
+
+    def changed(self, log_mel):
+        clips, (frames, mels) = ops.shape(log_mel)[0], log_mel.shape[1:]
+        draws = keras.random.uniform((2, clips), dtype="float32", seed=self.generator)
+        by_frames = ops.cast(ops.floor(draws[0] * frames), "int32")[:, None]
+        by_bands = ops.cast(ops.floor(draws[1] * (2 * self.bands + 1)), "int32")[:, None] - self.bands
+        sources = (ops.arange(frames, dtype="int32") - by_frames) % frames  # (clips, frames): where each comes from
+        x = ops.take_along_axis(log_mel, sources[:, :, None], axis=1)
+        sources = ops.arange(mels, dtype="int32") - by_bands  # (clips, mels)
+        x = ops.take_along_axis(x, ops.clip(sources, 0, mels - 1)[:, None], axis=2)
+        there = (sources >= 0) & (sources < mels)
+        return ops.where(there[:, None], x, math.log(LOG_OFFSET))
+
+    def get_config(self):
+        return super().get_config() | {"bands": self.bands}
+
+
+@keras.saving.register_keras_serializable(package="sepcl_keras")
+class Mixing(Constraint):
+    """Adds another patch of the batch, scaled to `low` to `high` times the patch's own energy, drawn for each patch.
+
+    A mixture has the classes of its parts: 0.25 is the triplet system's. From 0 to 0.05 it is mix-back (Fonseca et
+    al. 2020), a background.
+    """
+
+    def __init__(self, low=0.25, high=0.25, **kwargs):
+        super().__init__(**kwargs)
+        if not 0 <= low <= high:
+            raise BadInput(f"Mixing(low={low}, high={high}): expected 0 ≤ low ≤ high.")
+        self.low, self.high = low, high
+
+    def changed(self, log_mel):
+        clips = ops.shape(log_mel)[0]
+        draws = keras.random.uniform((2, clips), dtype="float32", seed=self.generator)
+        others = ops.cast(ops.floor(draws[0] * ops.cast(clips - 1, "float32")), "int32") + 1
+        partners = (ops.arange(clips, dtype="int32") + others) % ops.maximum(clips, 1)  # never itself, if there are two
+        energy = ops.square(_magnitudes(log_mel))
+        level = ops.sum(energy, axis=(1, 2), keepdims=True)
+        share = (self.low + (self.high - self.low) * draws[1])[:, None, None]
+        gain = share * level / (ops.take(level, partners, axis=0) + 1e-12)
+        return ops.log(ops.sqrt(energy + gain * ops.take(energy, partners, axis=0)) + LOG_OFFSET)
+
+    def get_config(self):
+        return super().get_config() | {"low": self.low, "high": self.high}
+
+
+CONSTRAINTS = {"noise": Noise, "shift": Shift, "mixing": Mixing, "proximity": None}  # None: another moment of the clip

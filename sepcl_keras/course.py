@@ -34,7 +34,11 @@ MAIN_ROW = "S2∨F∨N joint"  # the best of the slides' Table 4: what notebook 
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One way to pretrain: a row of the slides' Tables 2 and 4, with the mAP they give for it on AudioSet."""
+    """One way to pretrain: a row of the slides' Tables 2, 4 and 5, with the mAP they give for it on AudioSet, or None.
+
+    With `constraints` the encoder learns by triplets, and by the losses of the weights `similarity` and `coincidence`
+    else. `d`: the length of h, or None for the profile's. `tutorial`: whether `make tutorial` trains the row.
+    """
 
     row: str
     table: int
@@ -42,9 +46,11 @@ class Row:
     processors: tuple
     similarity: float
     coincidence: float
-    spec_augment: bool
-    slides: float
-    tutorial: bool  # whether `make tutorial` trains it
+    augmentation: str | None
+    constraints: tuple
+    d: int | None
+    slides: float | None
+    tutorial: bool
 
 
 def read_rows(path=ROOT / "data" / "rows.csv"):
@@ -54,7 +60,9 @@ def read_rows(path=ROOT / "data" / "rows.csv"):
             Row(
                 row=r["row"], table=int(r["table"]), pairing=r["pairing"], processors=tuple(r["processors"].split()),
                 similarity=float(r["similarity"]), coincidence=float(r["coincidence"]),
-                spec_augment=r["spec_augment"] == "yes", slides=float(r["slides"]), tutorial=r["tutorial"] == "yes",
+                augmentation=r["augmentation"] or None, constraints=tuple(r["constraints"].split()),
+                d=int(r["d"]) if r["d"] else None, slides=float(r["slides"]) if r["slides"] else None,
+                tutorial=r["tutorial"] == "yes",
             )
             for r in csv.DictReader(file)
         ]  # fmt: skip
@@ -195,10 +203,13 @@ class Course:
         main = row is None
         row = row or read_rows()[MAIN_ROW]
         size = dict(
-            embedding_dim=p.embedding_dim, width=p.width if main else p.ablation_width,
+            embedding_dim=row.d or p.embedding_dim, width=p.width if main else p.ablation_width,
             steps=p.pretraining_steps if main else p.ablation_steps, learning_rate=p.learning_rate,
         )  # fmt: skip
-        objective = dict(similarity=row.similarity, coincidence=row.coincidence, spec_augment=row.spec_augment)
+        objective = dict(
+            similarity=row.similarity, coincidence=row.coincidence, augmentation=row.augmentation,
+            constraints=row.constraints,
+        )  # fmt: skip
 
         def make(folder):
             views = self.views()

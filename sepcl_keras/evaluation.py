@@ -248,20 +248,15 @@ def log_mel_statistics(log_mels, windows):
 
 
 def random_projection(log_mels, d, seed=0):
-    """The control of a network without layers: each patch times one matrix of random numbers, (clips, windows, d).
+    """The control of a network without layers: each patch times one matrix of random numbers, (clips, windows, d), float32.
 
-    `log_mels` (clips, frames, mels), also a memory map, is cut into patches as for an encoder. By the lemma of Johnson
-    and Lindenstrauss distances stay about what they were, so this says what the patches themselves hold.
+    `log_mels` (clips, frames, mels), also a memory map, is cut into patches as for an encoder. Distances stay about what
+    they were (lemma of Johnson and Lindenstrauss), so this says how far those between bare patches go.
     """
-    matrix = None
-    clips = []
-    for log_mel in log_mels:
-        patches = patches_of(np.asarray(log_mel, "float32")[None])[0]  # (windows, 96, mels)
-        flat = patches.reshape(len(patches), -1)
-        if matrix is None:
-            matrix = np.random.default_rng(seed).standard_normal((flat.shape[1], d), "float32") / np.sqrt(flat.shape[1])
-        clips.append(flat @ matrix)
-    return np.stack(clips)
+    size = PATCH_FRAMES * log_mels.shape[2]
+    matrix = np.random.default_rng(seed).standard_normal((size, d), "float32") / d**0.5
+    clips = (patches_of(log_mels[i : i + 1]).reshape(-1, size) for i in range(len(log_mels)))
+    return np.stack([patches.astype("float32") @ matrix for patches in clips])
 
 
 CONTROLS = {  # without a network: functions of log-mel (clips, frames, mels) and d to (clips, windows, features)

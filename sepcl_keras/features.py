@@ -11,6 +11,7 @@ from sepcl_keras.files import BadInput
 
 PATCH_FRAMES = 96
 MEL_BANDS = 64
+LOG_OFFSET = 0.01  # of the recipe "vggish", under the logarithm
 
 # VGGish: the front-end of the paper's group. PANNs: what CNN14's published weights expect.
 RECIPES = {
@@ -105,7 +106,7 @@ class LogMel(keras.layers.Layer):
         power = ops.square(real) + ops.square(imaginary)  # (clips, frames, bins)
         spectrum = power if self.recipe == "panns" else ops.sqrt(power)
         mel = ops.matmul(spectrum, ops.cast(self._mel, spectrum.dtype))  # (clips, frames, mels)
-        return 10.0 * ops.log10(ops.maximum(mel, 1e-10)) if self.recipe == "panns" else ops.log(mel + 0.01)
+        return 10.0 * ops.log10(ops.maximum(mel, 1e-10)) if self.recipe == "panns" else ops.log(mel + LOG_OFFSET)
 
     def compute_output_shape(self, input_shape):
         frames = None if input_shape[-1] is None else self.frames(input_shape[-1])

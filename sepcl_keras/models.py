@@ -5,9 +5,10 @@ import math
 import keras
 from keras import ops
 
+from sepcl_keras.augmentation import CONSTRAINTS
 from sepcl_keras.encoder import CoincidenceHead, SimilarityHead
 from sepcl_keras.files import BadInput
-from sepcl_keras.losses import Coincidence, MixIT, NTXent
+from sepcl_keras.losses import Coincidence, MixIT, NTXent, Triplet
 
 
 class TensorFlowStep:
@@ -55,6 +56,57 @@ class SeparationModel(TensorFlowStep, keras.Model):
         level = ops.mean(ops.log10(energy + 1e-8), axis=-1) * 10.0
         self.snr_tracker.update_state(level - losses)
         return ops.mean(losses)
+
+
+class TripletModel(TensorFlowStep, keras.Model):
+    """Trains an encoder on triplets: an anchor, a positive made of it by a constraint, and a negative from the batch.
+
+    It takes pairs of patches ((N, frames, mels), (N, frames, mels)), two moments of the same clip. The first is the
+    anchor; for each, one of the listed constraints is drawn: a transformed anchor is the positive, or, for proximity,
+    the second moment.
+
+    Args:
+        encoder: patches to h (N, d), here scaled to length one by the loss.
+        constraints: names of `CONSTRAINTS`; several at equal odds are the joint system.
+        margin: of `Triplet`. seed: of the draws.
+
+    Raises:
+        BadInput: for a constraint that is unknown or listed twice, or none at all.
+
+    Source: Jansen et al. 2018.
+    """
+
+    def __init__(self, encoder, constraints=tuple(CONSTRAINTS), margin=0.1, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        if not constraints or set(constraints) - set(CONSTRAINTS) or len(set(constraints)) < len(constraints):
+            raise BadInput(f"constraints={constraints}: expected some of {', '.join(CONSTRAINTS)}, each once.")
+        self.encoder, self.triplet, self.constraints = encoder, Triplet(margin), tuple(constraints)
+        self.generator = keras.random.SeedGenerator(seed)
+        self.transforms = [CONSTRAINTS[name](seed=seed) for name in constraints if CONSTRAINTS[name]]
+        self.trackers = {
+            name: keras.metrics.Mean(name=name) for name in ("triplet", "alignment", "uniformity", "spread")
+        }
+
+    def call(self, views, training=None):
+        anchors, others = views
+        candidates = [transform(anchors, training=training) for transform in self.transforms]
+        candidates += [others] if "proximity" in self.constraints else []
+        draws = keras.random.uniform((ops.shape(anchors)[0], 1, 1), dtype="float32", seed=self.generator)
+        positives, drawn = candidates[0], ops.floor(draws * len(candidates))
+        for index, candidate in enumerate(candidates[1:], start=1):
+            positives = ops.where(drawn == index, candidate, positives)
+        h = ops.split(self.encoder(ops.concatenate([anchors, positives]), training=training), 2)
+        return {"h": (h[0], h[1])}
+
+    def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
+        loss = self.triplet(*y_pred["h"])
+        for name, value in (geometry(*y_pred["h"]) | {"triplet": loss}).items():
+            self.trackers[name].update_state(value)
+        return loss
+
+    def chance(self, pairs):
+        """The loss where all clips are on one point: the margin. Guessing at random costs about as much or more."""
+        return {"triplet": self.triplet.margin}
 
 
 AUGMENTED = {"both": slice(None), "first": slice(0, None, 2), "second": slice(1, None, 2)}  # of the views in turn

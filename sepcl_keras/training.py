@@ -4,16 +4,20 @@ import keras
 import numpy as np
 from keras import ops
 
-from sepcl_keras.augmentation import SpecAugment
+from sepcl_keras.augmentation import Mixing, SpecAugment
 from sepcl_keras.backend import compile_with_xla, make_repeatable, number_of_devices
 from sepcl_keras.checkpoint import Checkpoint, digest, save_model
 from sepcl_keras.encoder import CNN14
 from sepcl_keras.features import MEL_BANDS, PATCH_FRAMES
 from sepcl_keras.files import BadInput
 from sepcl_keras.logs import Log, Record
-from sepcl_keras.models import ContrastiveModel, SeparationModel
+from sepcl_keras.models import ContrastiveModel, SeparationModel, TripletModel
 from sepcl_keras.separator import TDCNPlusPlus, start_from_mdct
 
+AUGMENTATIONS = {
+    "SpecAugment": lambda seed: SpecAugment(seed=seed),
+    "mix-back": lambda seed: Mixing(0.0, 0.05, seed=seed),
+}
 STEPS_IN_EPOCH = 25  # at most: an epoch here is what one line of progress reports
 
 
@@ -180,18 +184,28 @@ def new_encoder(embedding_dim, width, seed):
 
 
 def pretrain(
-    pairs, embedding_dim, width, steps, learning_rate, seed, similarity, coincidence, spec_augment, folder=None,
-    log=None, show=True,
+    pairs, embedding_dim, width, steps, learning_rate, seed, similarity=1.0, coincidence=1.0, augmentation=None,
+    constraints=(), folder=None, log=None, show=True,
 ):  # fmt: skip
-    """Trains a new encoder by contrast; returns it and the history.
+    """Trains a new encoder by contrast, or by triplets; returns it and the history.
 
-    `pairs`: a function of steps to a `ViewPairs`. `folder`, `log`, `show`: as in `fit`.
+    Args:
+        pairs: a function of steps to a `ViewPairs`.
+        similarity, coincidence: weights of the two losses. augmentation: a name of `AUGMENTATIONS`, or None.
+        constraints: where some are listed, the encoder learns by triplets instead (see `TripletModel`).
+        folder, log, show: as in `fit`.
     """
     encoder = new_encoder(embedding_dim, width, seed)
-    augmentation = SpecAugment(seed=seed) if spec_augment else None
-    model = ContrastiveModel(encoder, similarity, coincidence, augmentation=augmentation)
-    weights = {"similarity": similarity, "coincidence": coincidence, "seed": seed}
-    history = fit(model, pairs, steps, learning_rate, folder=folder, definition=weights, log=log, show=show)
+    definition = {"seed": seed, "constraints": list(constraints)}
+    if constraints:
+        model = TripletModel(encoder, constraints, seed=seed)
+    else:
+        if augmentation not in AUGMENTATIONS and augmentation is not None:
+            raise BadInput(f"augmentation={augmentation!r}: expected one of {', '.join(AUGMENTATIONS)}, or None.")
+        layer = AUGMENTATIONS[augmentation](seed) if augmentation else None
+        model = ContrastiveModel(encoder, similarity, coincidence, augmentation=layer)
+        definition |= {"similarity": similarity, "coincidence": coincidence, "augmentation": augmentation}
+    history = fit(model, pairs, steps, learning_rate, folder=folder, definition=definition, log=log, show=show)
     return encoder, history
 
 

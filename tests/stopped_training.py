@@ -79,7 +79,7 @@ def main(folder, where=None, when=None):
     log_mel = rng.standard_normal((16, 100, 64)).astype("float16")
     encoder, history = training.pretrain(
         lambda steps: Neighbours(log_mel, 96, 8, steps, 0), 8, 1, STEPS, 1e-3, 0,
-        similarity=1.0, coincidence=1.0, spec_augment=True, folder=folder / "encoder",
+        similarity=1.0, coincidence=1.0, augmentation="SpecAugment", folder=folder / "encoder",
     )  # fmt: skip
     save_model(encoder, folder / "encoder" / "encoder.keras")
     write_json(folder / "encoder" / "history.json", history)

@@ -1,11 +1,11 @@
-"""SpecAugment: what it may change, what it must not, and that each patch has its own draw."""
+"""Augmentations: what it may change, what it must not, and that each patch has its own draw."""
 
 import keras
 import numpy as np
 import pytest
 from keras import ops
 
-from sepcl_keras.augmentation import SpecAugment
+from sepcl_keras.augmentation import Mixing, Noise, Shift, SpecAugment
 from sepcl_keras.files import BadInput
 
 MASKS_OFF = dict(time_masks=0, frequency_masks=0)
@@ -124,3 +124,80 @@ def test_saved_and_loaded_it_passes_patches_on(tmp_path, in_a_fresh_process):
     np.testing.assert_array_equal(in_a_fresh_process(tmp_path / "augmentation.keras", patches(2)), patches(2))
     loaded = keras.saving.load_model(tmp_path / "augmentation.keras").layers[-1]
     assert loaded.get_config()["time_masks"] == 1
+
+
+# --- the triplet system's constraints
+
+
+def log_mel(clips=12, frames=96, mels=64, seed=0):
+    """Patches as `LogMel` gives them: the logarithm of magnitudes plus 0.01."""
+    magnitudes = np.random.default_rng(seed).gamma(1.0, size=(clips, frames, mels)) * np.geomspace(0.01, 1, mels)
+    return np.log(magnitudes + 0.01).astype("float32")
+
+
+def magnitudes(x):
+    return np.exp(np.asarray(x, "float64")) - 0.01
+
+
+CONSTRAINTS = [Noise(seed=0), Shift(seed=0), Mixing(seed=0), Mixing(0.0, 0.05, seed=0)]
+
+
+@pytest.mark.parametrize("layer", CONSTRAINTS)
+def test_constraints_do_nothing_outside_training_and_draw_for_each_patch_by_seed(layer):
+    x = np.repeat(log_mel(4), 2, axis=0)
+    np.testing.assert_array_equal(np.asarray(layer(x)), x)
+    again = type(layer).from_config(layer.get_config())
+    first = np.asarray(again(x, training=True))
+    np.testing.assert_array_equal(np.asarray(type(layer).from_config(layer.get_config())(x, training=True)), first)
+    assert first.shape == x.shape and np.isfinite(first).all()
+    assert len({patch.tobytes() for patch in first}) > 5  # two that are alike may be mixed with the same one
+    assert not np.array_equal(np.asarray(again(x, training=True)), first)
+    assert again.get_config() == layer.get_config()
+
+
+def test_noise_raises_each_cell_by_one_plus_half_a_normal_number():
+    factors = magnitudes(Noise(sigma=0.5, seed=1)(log_mel(), training=True)) / magnitudes(log_mel())
+    loud = magnitudes(log_mel()) > 0.05  # elsewhere rounding beside 0.01 shows
+    assert factors[loud].min() > 0.999
+    assert factors[loud].mean() == pytest.approx(1 + 0.5 * np.sqrt(2 / np.pi), abs=0.005)
+    assert np.mean((factors[loud] - 1) ** 2) == pytest.approx(0.25, abs=0.01)
+
+
+def test_shifts_go_round_in_time_and_leave_silence_in_frequency():
+    x = log_mel(60)
+    y = np.asarray(Shift(bands=10, seed=0)(x, training=True))
+    seen = set()
+    for patch, shifted in zip(x, y, strict=True):
+        candidates = [
+            (frames, bands)
+            for bands in range(-10, 11)
+            for frames in range(96)
+            if shifted[0, 32] == np.roll(patch, frames, axis=0)[0, 32 - bands]
+        ]
+        (frames, bands), = [c for c in candidates if np.array_equal(
+            shifted[:, 10:-10], np.roll(patch, c, axis=(0, 1))[:, 10:-10])]  # fmt: skip
+        seen.add((frames, bands))
+        empty = shifted[:, :bands] if bands > 0 else shifted[:, 64 + bands :]
+        np.testing.assert_allclose(empty, np.log(0.01), rtol=1e-6)
+    bands = {bands for _, bands in seen}
+    assert len(seen) > 50 and min(bands) < -7 and max(bands) > 7
+
+
+@pytest.mark.parametrize("low, high", [(0.25, 0.25), (0.0, 0.05)])
+def test_mixing_adds_another_patch_at_a_share_of_the_energy(low, high):
+    x = log_mel(12)
+    y = magnitudes(Mixing(low, high, seed=0)(x, training=True))
+    energy = magnitudes(x) ** 2
+    added = y**2 - energy
+    shares = added.sum(axis=(1, 2)) / energy.sum(axis=(1, 2))
+    assert low - 1e-3 <= shares.min() and shares.max() <= high + 1e-3
+    for index in range(12):  # what is added is one of the others, scaled
+        alike = [np.corrcoef(added[index].ravel(), other.ravel())[0, 1] for other in energy]
+        assert np.argmax(alike) != index and max(alike) > (0.999 if shares[index] > 0.01 else 0.5)
+
+
+def test_mixing_silence_stays_finite_and_a_negative_share_is_refused():
+    silence = np.full((3, 96, 64), np.log(0.01), "float32")
+    assert np.isfinite(np.asarray(Mixing(seed=0)(silence, training=True))).all()
+    with pytest.raises(BadInput, match="expected 0 ≤ low ≤ high"):
+        Mixing(0.5, 0.25)

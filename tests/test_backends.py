@@ -149,7 +149,7 @@ def pretrain(pairs):
 
     return training.pretrain(
         lambda steps: Pairs(log_mel, 96, 8, steps, 0), 8, 1, 2, 1e-3, 0, similarity=1.0, coincidence=1.0,
-        spec_augment=True, show=False, folder=sys.argv[1],
+        augmentation="SpecAugment", show=False, folder=sys.argv[1],
     )
 
 encoder, history = pretrain(8)

@@ -12,6 +12,7 @@ import pytest
 from keras.ops import convert_to_numpy as to_numpy
 
 from sepcl_keras import course as course_module
+from sepcl_keras.augmentation import CONSTRAINTS
 from sepcl_keras.backend import has_gpu
 from sepcl_keras.checkpoint import CHECKPOINT
 from sepcl_keras.course import Course, read_rows
@@ -161,12 +162,17 @@ def test_wrong_parameters_are_refused_in_one_sentence(arguments, message, tmp_pa
 def test_rows_are_the_slides_tables():
     rows = read_rows()
     table_4 = [row for row in rows.values() if row.table == 4]
-    assert len(table_4) == 14 and len(rows) == 17
-    assert max(rows.values(), key=lambda row: row.slides).row == course_module.MAIN_ROW
+    assert len(table_4) == 15 and len(rows) == 25
+    assert max(table_4, key=lambda row: row.slides or 0).row == course_module.MAIN_ROW
     assert sum(row.tutorial for row in rows.values()) >= 4
     for row in table_4:  # a row's name says what is in it
-        assert row.processors == tuple(row.row.replace(" joint", "").split("∨"))
-        assert row.coincidence == ("joint" in row.row) and row.similarity == 1 and row.spec_augment
+        processors, _, objective = row.row.partition(" ")
+        assert row.processors == tuple(processors.split("∨")) and row.augmentation == "SpecAugment"
+        assert (row.similarity, row.coincidence) == {"": (1, 0), "joint": (1, 1), "coincidence": (0, 1)}[objective]
+    triplets = [row for row in rows.values() if row.constraints]
+    assert {row.constraints for row in triplets[:4]} == {(name,) for name in CONSTRAINTS}
+    assert triplets[4].constraints == tuple(CONSTRAINTS) and triplets[4].slides == 0.244 and len(triplets) == 5
+    assert rows["S2∨F∨N joint d=1024"].d == 1024 and rows["mix-mix with mix-back"].augmentation == "mix-back"
 
 
 def test_the_untrained_encoder_depends_on_the_seed_alone(course):
@@ -196,8 +202,14 @@ def test_a_few_steps_on_real_recordings(tmp_path, monkeypatch):
     assert len(history["first_losses"]) == 4 and np.isfinite(history["loss"]).all()
     mixture = course.scenes["test"][0].mixture
     np.testing.assert_allclose(to_numpy(snapshots["S2"](mixture[None])).sum(axis=1)[0], mixture, atol=1e-5)
+    for name in ("triplet joint", "mix-mix with mix-back", "S2∨F∨N joint d=1024"):
+        encoder, history = course.encoder(read_rows()[name], seed=1, show=False)
+        assert np.isfinite(history["loss"]).all() and encoder.embedding_dim == (1024 if "1024" in name else 32)
     encoder, history = course.encoder()
     results = course.evaluate(course.embeddings(encoder))
+    for name in ("map", "linear_map", "d_prime"):
+        low, high = results.pop(f"{name}_interval")
+        assert low < results[name] < high
     assert np.isfinite(list(results.values())).all() and results["map"] > results["chance"]
 
 

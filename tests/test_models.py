@@ -9,7 +9,7 @@ from keras.ops import convert_to_numpy as to_numpy
 from sepcl_keras import models
 from sepcl_keras.encoder import CNN14
 from sepcl_keras.files import BadInput
-from sepcl_keras.losses import Coincidence, MixIT, NTXent
+from sepcl_keras.losses import Coincidence, MixIT, NTXent, Triplet
 from sepcl_keras.separator import TDCNPlusPlus
 
 SEPARATOR = dict(num_basis=32, frame_length=32, frame_step=16, bottleneck=16, hidden=24, dilations=(1, 2, 4), repeats=1)
@@ -171,3 +171,44 @@ def test_no_task_an_unknown_choice_of_views_and_a_third_array_are_refused():
     model(pair_of_patches())
     with pytest.raises(BadInput, match="3 arrays of patches; expected"):
         model((*pair_of_patches(), pair_of_patches()[0]))
+
+
+def triplets(*constraints, **kwargs):
+    keras.utils.set_random_seed(0)
+    return models.TripletModel(CNN14(16, width=2), constraints, seed=0, **kwargs)
+
+
+def test_proximity_alone_is_the_triplet_loss_on_the_two_views():
+    model, views = triplets("proximity"), pair_of_patches()
+    h = model.encoder(np.concatenate(views), training=True)
+    model = triplets("proximity")  # the moving averages have moved
+    outputs = model(views, training=True)
+    for ours, expected in zip(outputs["h"], (h[:6], h[6:]), strict=True):
+        np.testing.assert_allclose(to_numpy(ours), to_numpy(expected), rtol=1e-4, atol=1e-5)
+    expected = to_numpy(Triplet(0.1)(*outputs["h"]))
+    assert to_numpy(model.compute_loss(views, y_pred=outputs)) == pytest.approx(expected, rel=1e-6)
+    assert model.chance(6) == {"triplet": 0.1}
+    assert float(to_numpy(model.trackers["triplet"].result())) == pytest.approx(expected, rel=1e-6)
+
+
+def test_each_anchor_draws_one_of_the_constraints():
+    class Seen(keras.layers.Layer):
+        def call(self, x, training=None):
+            return ops.reshape(x, (-1, 8 * 64))
+
+    (anchors, others) = np.random.default_rng(0).standard_normal((2, 400, 8, 64)).astype("float32")
+    model = models.TripletModel(Seen(), ("shift", "noise", "proximity"), seed=3)
+    first, positives = (np.reshape(to_numpy(h), (-1, 8, 64)) for h in model((anchors, others), training=True)["h"])
+    np.testing.assert_array_equal(first, anchors)
+    near = (positives == others).all(axis=(1, 2))
+    assert near.mean() == pytest.approx(1 / 3, abs=0.08)
+    same = (positives[~near] == anchors[~near]).all(
+        axis=(1, 2)
+    )  # the others are transformed; few shifts are by nothing
+    assert same.mean() < 0.05
+
+
+@pytest.mark.parametrize("constraints", [(), ("echo",), ("noise", "noise")])
+def test_constraints_that_are_none_unknown_or_doubled_are_refused(constraints):
+    with pytest.raises(BadInput, match="expected some of noise, shift, mixing, proximity, each once"):
+        triplets(*constraints)

@@ -35,7 +35,7 @@ def test_pretraining_learns_to_tell_clips_apart():
             return ((*(bands + noise).astype("float32"),),)
 
     encoder, history = training.pretrain(
-        lambda steps: Pairs(), 16, 2, 40, 3e-3, 0, similarity=1.0, coincidence=1.0, spec_augment=False, show=False
+        lambda steps: Pairs(), 16, 2, 40, 3e-3, 0, similarity=1.0, coincidence=1.0, augmentation=None, show=False
     )
     assert history["similarity"][-1] < 0.6 * np.log(15) and history["coincidence"][-1] < 0.7 * 2 * np.log(2)
     assert history["accuracy"][-1] > 0.6 and len(history["first_losses"]) == 10
@@ -83,7 +83,7 @@ def test_one_seed_is_one_run_and_another_seed_another(tmp_path):
             return Neighbours(log_mel, 96, 8, steps, seed)
 
         encoder, history = training.pretrain(
-            pairs, 8, 2, 4, 1e-3, seed, similarity=1.0, coincidence=1.0, spec_augment=True, show=False
+            pairs, 8, 2, 4, 1e-3, seed, similarity=1.0, coincidence=1.0, augmentation="SpecAugment", show=False
         )
         runs.append((history["first_losses"], encoder.get_weights()[0].tolist()))
     assert runs[0] == runs[1] != runs[2]
@@ -94,7 +94,7 @@ def test_a_diverged_training_is_named():
     with pytest.raises(BadInput, match="training diverged"):
         training.pretrain(
             lambda steps: Neighbours(log_mel, 96, 8, steps, 0), 8, 2, 3, 1e38, 0,
-            similarity=1.0, coincidence=0.0, spec_augment=False, show=False,
+            similarity=1.0, coincidence=0.0, augmentation=None, show=False,
         )  # fmt: skip
 
 

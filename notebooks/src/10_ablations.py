@@ -50,18 +50,24 @@ profile = course.profile
 # ## One table says it all
 #
 # An **ablation** takes a system apart: leave one ingredient out, train again, and see what it was worth. The slides
-# do so in two tables. Both are kept in a single file, `data/rows.csv`, with one line for each way to pretrain: which
-# views make a pair, which **processors** (snapshots of the separator) may make them, the weight of each loss, whether
-# SpecAugment is on, and the mAP that the slides give. A line is all that the training needs to know.
+# do so in two tables, and compare with other systems in a third. All are kept in a single file, `data/rows.csv`, with one
+# line for each way to pretrain: which views make a pair, which **processors** (snapshots of the separator) may make them,
+# the weight of each loss, the augmentation, and the mAP that the slides give. A line is all that the training needs to know.
+#
+# Some lines are not in the slides: coincidence alone, another augmentation (**mix-back**, a faint second clip as a
+# background), and the parts of the **triplet** system of 2018, the ancestor (Jansen et al.). That one learns from an anchor, a
+# positive made of it by a **constraint**, and a negative from the batch: noise, a shift, another sound mixed in, or simply
+# another moment of the clip (proximity).
 
 # %%
 rows = read_rows()  # name -> Row
 notebook.table(
     [dataclasses.asdict(row) | dict(processors=" or ".join(row.processors) or None,
-                                    spec_augment="on" if row.spec_augment else "off",
+                                    constraints=", ".join(row.constraints) or None, d=row.d or profile.embedding_dim,
                                     tutorial="yes" if row.tutorial else "") for row in rows.values()],
     dict(row="row", table="slides' table", pairing="pair of views", processors="processors", similarity="similarity",
-         coincidence="coincidence", spec_augment="SpecAugment", slides="slides mAP", tutorial="trained here"),
+         coincidence="coincidence", augmentation="augmentation", constraints="triplets by", d="d",
+         slides="slides mAP", tutorial="trained here"),
 )  # fmt: skip
 print("snapshots: N, F, S1, S2 stand at separator steps", dict(profile.snapshot_steps), "in this profile;")
 print("in the paper at 0, 500, 5,000 and 1.7 million")
@@ -91,7 +97,7 @@ notebook.bars(
 # %%
 table_4 = {}  # processors -> {joint or not: slides' mAP}
 for row in rows.values():
-    if row.table == 4:
+    if row.table == 4 and row.similarity:
         table_4.setdefault(row.processors, {})[row.coincidence > 0] = row.slides
 names = ["∨".join(processors) for processors in table_4]
 alone, joint = (np.array([both[key] for both in table_4.values()]) for key in (False, True))
@@ -234,7 +240,7 @@ for position, (name, values) in enumerate(points.items()):
     colour = "#1b6ca8" if name in rows else "0.5"
     left.scatter(values, [position] * len(values), color=colour, alpha=0.8)
     left.plot([np.mean(values)] * 2, [position - 0.25, position + 0.25], color=colour, linewidth=2)
-    if name in rows:
+    if name in rows and rows[name].slides:
         right.scatter(rows[name].slides, position, marker="D", color="#d1603d")
 left.axvline(chance, color="0.4", linestyle="--", label=f"chance {chance:.3f}")
 left.set_yticks(range(len(small)), small)
@@ -270,7 +276,8 @@ def differences(a, b, key="map"):
 
 
 def slides_difference(a, b):
-    return rows[b].slides - rows[a].slides if a in rows and b in rows else None
+    theirs = [rows[name].slides if name in rows else None for name in (a, b)]
+    return None if None in theirs else theirs[1] - theirs[0]
 
 
 # %%
@@ -320,7 +327,7 @@ means = {line["row"]: line["map"] for line in table}
 spreads = [line["map_spread"] for line in table if line["map_spread"] is not None]
 gaps = [abs(differences(a, b).mean()) for _, a, b in comparisons]
 ours = sorted((row.row for row in chosen), key=means.get)
-theirs = sorted((row.row for row in chosen), key=lambda name: rows[name].slides)
+theirs = sorted((row.row for row in chosen if row.slides), key=lambda name: rows[name].slides)
 print("order here:      ", " < ".join(ours))
 print("order in slides: ", " < ".join(theirs))
 if spreads:
@@ -392,7 +399,7 @@ print(f"all seeds together: 95 % from {together.low:+.3f} to {together.high:+.3f
 # both (this is Kendall's idea of rank correlation). What would chance give?
 
 # %% tags=["solution"]
-pairs = list(itertools.combinations(chosen, 2))
+pairs = list(itertools.combinations([row for row in chosen if row.slides], 2))
 same = sum((means[b.row] - means[a.row]) * (b.slides - a.slides) > 0 for a, b in pairs)
 print(f"{same} of {len(pairs)} pairs in the slides' order; a random order gets {len(pairs) / 2:g} on average")
 
