@@ -2,7 +2,9 @@
 
 import contextlib
 import ctypes
+import functools
 import math
+import os
 import sys
 
 import keras
@@ -56,6 +58,25 @@ def has_gpu():
     import torch
 
     return torch.cuda.is_available()
+
+
+@functools.cache
+def start_xla():
+    """Lets TensorFlow's XLA greet while nobody listens: it writes to the process's standard error at any log level."""
+    if keras.backend.backend() != "tensorflow":
+        return
+    import tensorflow as tf
+
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        with tf.init_scope():
+            tf.function(lambda x: x + 1.0, jit_compile=True, autograph=False)(tf.zeros(1))
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 def advice():

@@ -13,7 +13,7 @@ import keras
 import numpy as np
 
 from sepcl_keras import evaluation, intervals, processors, training
-from sepcl_keras.backend import advice, inference, keep_memory, make_repeatable, use_all_devices
+from sepcl_keras.backend import advice, inference, keep_memory, make_repeatable, start_xla, use_all_devices
 from sepcl_keras.checkpoint import atomic_folder, save_model
 from sepcl_keras.embedding import embed_log_mel, load_encoder
 from sepcl_keras.features import log_mel_model
@@ -102,6 +102,7 @@ class Course:
                 )
         self._kept = {}
         keep_memory()
+        start_xla()
         use_all_devices()
         make_repeatable(seed)
         if advice():

@@ -1,13 +1,11 @@
 """The middle of a TDCN++ block for TensorFlow on a CPU: a few compiled passes over memory, the gradient written out."""
 
 import functools
-import os
-import sys
 
 import keras
 from keras import ops
 
-from sepcl_keras.backend import has_gpu
+from sepcl_keras.backend import has_gpu, start_xla
 
 EPSILON = 1e-3  # of the normalisation, as in the original
 WORTH_COMPILING = 40_000  # numbers in one clip's array; below this, XLA takes longer to compile than it ever saves
@@ -26,23 +24,6 @@ def applies(u):
     import tensorflow as tf
 
     return not tf.executing_eagerly() and not has_gpu()
-
-
-@functools.cache
-def start_xla():
-    """Lets XLA greet while nobody listens: it does so on the standard error of the process, whatever its log level."""
-    import tensorflow as tf
-
-    sys.stderr.flush()
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
-        with tf.init_scope():
-            tf.function(lambda x: x + 1.0, jit_compile=True, autograph=False)(tf.zeros(1))
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 def kernel(function):

@@ -156,7 +156,8 @@ class ContrastiveModel(TensorFlowStep, keras.Model):
             chosen = views[AUGMENTED[self.augmented]]
             patches = self.augmentation(ops.concatenate(chosen), training=training)
             views[AUGMENTED[self.augmented]] = ops.split(patches, len(chosen))
-        # One joint forward pass: all views share the batch norm's statistics, which else would give them away.
+        # One joint forward pass: all views share the batch norm's statistics. Normalised apart, what sets mixtures and
+        # channels apart would be hidden in training and come back with the running statistics.
         h = ops.split(self.encoder(ops.concatenate(views), training=training), len(views))  # (N, d) each
         outputs = {"h": (h[0], h[1])}
         if self.similarity:

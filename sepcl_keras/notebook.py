@@ -129,7 +129,8 @@ def bars(values, xlabel="mAP", chance=None, groups=None, intervals=None):
     right = {name: max((intervals or {}).get(name, [values[name]])) for name in names}  # of bar or line
     for index, name in enumerate(names):
         if intervals:
-            axis.plot(intervals[name], (index, index), color="0.2", linewidth=1.5)
+            label = None if index else "95 % interval"
+            axis.plot(intervals[name], (index, index), color="0.2", linewidth=1.5, label=label)
         axis.text(right[name], index, f" {values[name]:.3f}", va="center", fontsize=9)
     if chance is not None:
         axis.axvline(chance, color="0.4", linestyle="--", label=f"chance {chance:.3f}")
@@ -138,6 +139,7 @@ def bars(values, xlabel="mAP", chance=None, groups=None, intervals=None):
     if chance is not None or kinds:
         axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     axis.invert_yaxis()
+    axis.locator_params(axis="x", nbins=6)
     axis.set_xlim(0, max(right.values()) * 1.15)
     axis.set_xlabel(xlabel)
     plt.show()

@@ -202,9 +202,7 @@ def test_each_anchor_draws_one_of_the_constraints():
     np.testing.assert_array_equal(first, anchors)
     near = (positives == others).all(axis=(1, 2))
     assert near.mean() == pytest.approx(1 / 3, abs=0.08)
-    same = (positives[~near] == anchors[~near]).all(
-        axis=(1, 2)
-    )  # the others are transformed; few shifts are by nothing
+    same = (positives[~near] == anchors[~near]).all(axis=(1, 2))  # transformed; few shifts are by nothing
     assert same.mean() < 0.05
 
 

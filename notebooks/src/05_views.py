@@ -273,7 +273,8 @@ print("step 7 again:", same, "· with another seed:", different)
 # 3. **frequency masks**: two stripes of up to 8 mel bands do too.
 #
 # The mean says nothing about what stood there, and it lies where the encoder's first normalisation expects values.
-# Below, each step by itself, and then all three in one.
+# Below, each step by itself, and then all three in one. (Widths are drawn from 0 up, so a mask may be missing. The warp also
+# blurs a little: it interpolates between frames.)
 
 # %%
 patch = first[pair][None]  # (1, frames, mels)
@@ -331,10 +332,13 @@ print(f"about {1 - kept:.1%} would be expected if every place were equally likel
 # If the views of a pair are nearly the same, comparing them teaches nothing. If they have nothing in common, it cannot be
 # learned. Two numbers for two patches:
 #
-# * the mean absolute **difference** of their log-mel cells (in log units: 0.7 is a factor of two);
+# * the mean absolute **difference** of their log-mel cells (in log units: 0.7 is a factor of two, or 6 dB). Volume counts
+#   here, which notebook 04 took out: a channel that is merely 6 dB quieter differs by 0.7 above the floor;
 # * their **correlation**: 1 where one is the other, apart from level and contrast; 0 where nothing is shared.
 #
 # First at the *same* moment of a clip, so that only the processor differs. For reference: mixtures of *different* clips.
+# The rows chan-chan compare the two channels of one processor; `ViewPairs` also pairs channels of different processors,
+# and now and then a channel with itself.
 
 
 # %%
@@ -383,13 +387,20 @@ cells = [
 ]  # fmt: skip
 notebook.table(cells, {"pair": "pair", "same0": "difference, same moment", "same1": "correlation, same moment",
                        "drawn0": "difference, as drawn", "drawn1": "correlation, as drawn"})  # fmt: skip
+by_pair = {r["pair"]: r for r in rows}
+asked = {"two crops of one mixture": ("mix-mix", "drawn"), "mixture and N, same moment": ("mix-chan, N", "same"),
+         "mixture and S2, same moment": ("mix-chan, S2", "same"), "different clips": ("different clips", "drawn")}  # fmt: skip
+alike = {name: by_pair[pair][key][1] for name, (pair, key) in asked.items()}  # correlations
+print(
+    "most alike first:", " > ".join(f"{name} {alike[name]:.2f}" for name in sorted(alike, key=alike.get, reverse=True))
+)
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(10, 0.32 * len(rows) + 1), sharey=True)
 names, height = [r["pair"] for r in rows], np.arange(len(rows))
 for axis, i, label in zip(axes, range(2), ("mean absolute log-mel difference", "mean correlation"), strict=True):
     for offset, key, text in ((-0.2, "same", "at the same moment"), (0.2, "drawn", "independent crops")):
-        axis.barh(height + offset, [r[key][i] if r[key] else 0 for r in rows], height=0.4, label=text)
+        axis.barh(height + offset, [r[key][i] if r[key] else np.nan for r in rows], height=0.4, label=text)
     axis.axvline(shifted[i], color="0.4", linestyle="--", label="different clips")
     axis.set_xlabel(label)
 axes[0].set_yticks(height, names)
@@ -401,7 +412,9 @@ plt.show()
 # Read it in two directions. *Across*: how far the independent crops lie from the same moment is what temporal proximity
 # adds; how close they come to the dashed line is how little of the cells themselves is left in common. *Down*: at the same
 # moment mix-mix is no task at all, and each processor moves the channel away from its mixture by its own amount. The paper
-# argues for **mix-chan** in these terms: less shared between the views, while the meaning stays.
+# argues for **mix-chan** in these terms: less shared between the views, while the meaning stays. One row needs care:
+# SpecAugment can make the *difference* smaller, because a masked cell holds the mean of its patch, which is nearer to most
+# values than another cell is. The correlation shows the damage.
 #
 # A warning: these numbers compare **cells**. An encoder shall find alike what these measures call different, so they tell
 # how hard the task looks on the surface, not how good the views are. That only notebooks 08 to 10 can tell.
@@ -411,7 +424,7 @@ plt.show()
 # A separator may put a scene's whole sound into one channel and leave the other almost silent. The log-mel of near silence
 # is the **floor**, ln 0.01, everywhere: a constant, the same for every clip. Such a channel is no view. We count channels
 # more than 40 dB under their mixture, and, because a crop may also fall into a pause, *patches* that are quiet
-# throughout: no cell above twice the floor.
+# throughout: no cell above ln 0.02, where the mel value is as large as the 0.01 that is added.
 
 # %%
 quiet = {p: views.quiet_share(p) for p in views.processors}

@@ -73,13 +73,14 @@ N = len(z_a)
 # %%
 z = np.concatenate([z_a, z_b])  # (2N, 2): the mixtures, then the channels
 z = z / np.linalg.norm(z, axis=1, keepdims=True)
-figure, axis = plt.subplots(figsize=(3.6, 3.6))
+figure, axis = plt.subplots(figsize=(4.6, 3.6))
 axis.add_patch(plt.Circle((0, 0), 1, fill=False, color="0.7"))
 for i in range(N):
     for row, marker, name in ((i, "o", f"mixture {i + 1}"), (N + i, "^", f"channel {i + 1}")):
         axis.plot(*z[row], marker, markersize=10, color=notebook.COLOURS[i])
-        axis.annotate(name, 1.35 * z[row], ha="center", va="center", fontsize=9)
-axis.set(xlim=(-1.8, 1.8), ylim=(-1.6, 1.6), xticks=[], yticks=[], aspect="equal")
+        side = "center" if abs(z[row, 0]) < 0.2 else "left" if z[row, 0] > 0 else "right"
+        axis.annotate(name, 1.15 * z[row], ha=side, va="center", fontsize=9)
+axis.set(xlim=(-2, 2), ylim=(-1.4, 1.4), xticks=[], yticks=[], aspect="equal")
 axis.spines[:].set_visible(False)
 plt.show()
 
@@ -100,9 +101,10 @@ itself = [(i, i) for i in range(2 * N)]
 def matrix(values, rows, columns, framed, title, vmin=None, vmax=None, crossed=()):
     """A small matrix as a picture with its numbers; `framed` and `crossed` are lists of (row, column)."""
     figure, axis = plt.subplots(figsize=(0.85 * len(columns) + 2, 0.6 * len(rows) + 1.4))
-    axis.imshow(values, cmap="RdBu_r", vmin=vmin, vmax=vmax, aspect="auto", alpha=0.75)
+    image = axis.imshow(values, cmap="RdBu_r", vmin=vmin, vmax=vmax, aspect="auto", alpha=0.75)
     for i, j in np.ndindex(values.shape):
-        axis.text(j, i, "×" if (i, j) in crossed else f"{values[i, j]:.2f}", ha="center", va="center")
+        colour = "white" if abs(image.norm(values[i, j]) - 0.5) > 0.38 else "black"
+        axis.text(j, i, "×" if (i, j) in crossed else f"{values[i, j]:.2f}", ha="center", va="center", color=colour)
     for i, j in framed:
         axis.add_patch(plt.Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, linewidth=2.5, color="black"))
     axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
@@ -145,6 +147,8 @@ for name, loss in zip(names, losses, strict=True):
 print(f"NT-Xent by hand {by_hand:.4f}, by the library {float(nt_xent(a, b)):.4f}")
 
 # %% [markdown]
+# Channel 3 was the one: it is nearer to mixture 1 than to its partner, and has by far the largest loss.
+#
 # One line of NumPy for each step, and the library agrees. Two details are easy to get wrong: to drop the positive from the
 # sum, and to compare across views only (then two mixtures never repel each other; notebook 07 shows what that permits).
 #
@@ -162,7 +166,8 @@ for pairs in (2, 3, course.profile.batch_size, 128):
 # %% [markdown]
 # So ln(2N − 1) is **chance**: the number to hold a training curve against. It grows with the batch, hence losses at
 # different batch sizes cannot be compared. And zero is out of reach: cosines stop at 1, so no probability gets to 1. If
-# each pair sat on one point, and those points were spread as evenly as N points can be (which takes N − 1 dimensions),
+# each pair sat on one point, and those points were spread as evenly as N points can be (which takes N − 1 dimensions; z has
+# 128, so beyond 129 pairs this is a bound that nothing reaches),
 # the negatives would have cosine −1/(N − 1):
 
 # %%
@@ -276,7 +281,8 @@ print(f"undecided: {undecided:.4f} at every N; 2 ln 2 = {2 * np.log(2):.4f}")
 figure, axis = plt.subplots(figsize=(6, 2.8))
 for name, values in lazy.items():
     axis.plot(sizes, values, marker="o", label=name)
-axis.axhline(2 * np.log(2), color="0.4", linestyle="--", label="2 ln 2")
+axis.axhline(2 * np.log(2), color="0.4", linestyle="--", label="2 ln 2, undecided (balanced)")
+axis.axhline(np.log(2), color="0.4", linestyle=":", label="ln 2, undecided (one mean)")
 axis.set(xscale="log", xlabel="pairs in the batch, N", ylabel="loss of always “rather no”")
 axis.set_xticks(sizes, sizes)
 axis.minorticks_off()
@@ -290,7 +296,7 @@ plt.show()
 #
 # ## The head, and a layer split in two
 #
-# In the slides the head reads the **concatenation** [h_m, h_c], 2d numbers, through an MLP (a few dense layers in a
+# In the slides the head reads the **concatenation** [h_m, h_c] of the two embeddings, d numbers each, 2d together, through an MLP (a few dense layers in a
 # row) with ReLU; here it has one hidden layer, a size the slides leave open. For the grid that would mean N²
 # concatenations. But a dense layer on a concatenation is a sum of two dense layers:
 #
@@ -314,7 +320,7 @@ print(f"largest difference between the two ways: {np.abs(split - concatenated[..
 
 # %% [markdown]
 # **Question.** At the batch size and the d of your profile (tiny: N = 64, d = 128) and 512 hidden units: how many
-# numbers does each way keep, and how many multiplications does its first layer need?
+# numbers (four bytes each) does each way keep, and how many multiplications does its first layer need?
 
 # %%
 d, hidden, rows = course.profile.embedding_dim, 512, []
@@ -323,12 +329,12 @@ for pairs in dict.fromkeys((3, batch_size, 128, 1024, 4096)):
     parts = 2 * pairs * hidden  # W_m h_m + b and W_c h_c
     numbers = {"concatenated": pairs**2 * 2 * d + inner, "split": parts + inner, "split, in blocks": parts + pairs**2}
     products = {"concatenated": pairs**2 * 2 * d * hidden, "split": 2 * pairs * d * hidden}
-    rows.append({"N": pairs} | {f"{way}, MB": 4e-6 * count for way, count in numbers.items()})
-    rows[-1] |= {f"{way}, million products": 1e-6 * count for way, count in products.items()}
+    rows.append({"N": pairs} | {f"{way}, MB": f"{4e-6 * count:,.2f}" for way, count in numbers.items()})
+    rows[-1] |= {f"{way}, million products": f"{1e-6 * count:,.1f}" for way, count in products.items()}
 notebook.table(rows, {key: key for key in rows[0]})
 
 # %% [markdown]
-# The split saves the concatenations and a factor of N in products, but what comes out of the ReLU is still N × N × 512. So
+# At N = 3 the split keeps even a little more; for large N it saves the concatenations and a factor of N in products, but what comes out of the ReLU is still N × N × 512. So
 # `CoincidenceHead` works **in blocks**: it makes the grid a few rows at a time, keeps of each block only its logits, and on
 # the way back adds up and rectifies each block once more. That costs sums and no products of the first layer.
 #
@@ -341,7 +347,10 @@ notebook.table(rows, {key: key for key in rows[0]})
 #
 # ## On real patches
 #
-# A batch of pairs from notebook 05, an encoder that has learned nothing yet, fresh heads.
+# The encoder gives each patch d numbers, the embedding **h**. Each task reads h through a head of its own: the **similarity
+# head**, two dense layers, turns h into **z**, which NT-Xent compares; the coincidence head turns two h into a logit. (Why z
+# and not h, and what the encoder is made of, comes in notebook 07.) A batch of pairs from notebook 05, an encoder that has
+# learned nothing yet, fresh heads.
 
 # %%
 row = read_rows()[MAIN_ROW]
@@ -385,9 +394,10 @@ for task, guess in chance.items():
 print(f"joint        chance {sum(chance.values()):.4f} · untrained {sum(untrained.values()):.4f}")
 
 # %% [markdown]
-# Near chance, but seldom exactly there. An untrained network is a random filter and keeps *some* likeness of its input.
-# With batch statistics its outputs spread out, and a random head then gives random, confident answers: that may cost
-# more than guessing.
+# Without batch statistics the coincidence loss is chance almost to the last digit: batch norm changes nothing yet, each
+# convolution makes its input smaller, and what is left of h moves no logit away from 0. NT-Xent sees directions only, so
+# size cannot hide the likeness to its input that an untrained network, a random filter, still has. With batch statistics
+# its outputs spread out, and a random head then gives random, confident answers: that may cost more than guessing.
 #
 # Seen as pictures, both with batch statistics: the similarities of z between all 2N views (each view with itself on the
 # diagonal; partners lie N rows away, on two more diagonals that an untrained encoder hardly shows), and the logits of
@@ -397,7 +407,7 @@ print(f"joint        chance {sum(chance.values()):.4f} · untrained {sum(untrain
 z = np.concatenate([ops.convert_to_numpy(part) for part in outputs[True]["z"]])
 z /= np.linalg.norm(z, axis=1, keepdims=True)
 pictures = {
-    ("view", "view", "cosine of z"): z @ z.T,
+    ("view: mixtures, then channels", "view", "cosine of z"): z @ z.T,
     ("mixture", "channel", "logit"): ops.convert_to_numpy(outputs[True]["logits"]),
 }
 figure, axes = plt.subplots(1, 2, figsize=(9, 3.8))
@@ -428,6 +438,9 @@ def encoder_gradients(similarity, coincidence):
 
 tasks = {"similarity": (1.0, 1e-9), "coincidence": (1e-9, 1.0), "joint": (1.0, 1.0)}
 gradients = {task: encoder_gradients(*weights) for task, weights in tasks.items()}
+
+# %% [markdown]
+# In the chart `bn0` is the batch norm at the entrance, `bottleneck` the dense layer that makes h.
 
 # %%
 norms = {}

@@ -167,10 +167,14 @@ show_source(ContrastiveModel.call)
 show_source(ContrastiveModel.compute_loss)
 
 # %% [markdown]
-# Two lines deserve a second look.
+# Some lines deserve a second look.
 #
 # * In `call`, mixtures and channels go through the encoder **in one batch**. Batch norm uses statistics of its batch: with two
-#   passes, mixtures and channels would be normalised apart, and the encoder could tell them by that.
+#   passes, mixtures and channels would be normalised apart. What sets all channels apart from all mixtures, their lower level
+#   for instance, would be subtracted in training and come back where running statistics are used.
+# * `views` are two arrays here; four when the coincidence task gets crops of its own (exercise 4). With two, `h[-2], h[-1]` are
+#   the same as `h[0], h[1]`. `AUGMENTED` says which of them are masked.
+# * `geometry` and the `trackers` (Keras metrics) only watch; what they report is explained after the training.
 # * In `compute_loss`, `accuracy` is the share of anchors whose nearest candidate is their partner. It trains nothing; it is
 #   there because a share is easier to read than a loss.
 #
@@ -234,9 +238,11 @@ if keras.backend.backend() == "tensorflow":
     print("loss before and after one step, the library:", losses)
     assert np.allclose(losses, losses_by_hand, rtol=1e-4), "the custom step is not the step by hand"
     assert losses[0] != losses[1], "nothing was updated"
+else:
+    print(f"On {keras.backend.backend()} there is no tape: the two can be compared on TensorFlow only.")
 
 # %% [markdown]
-# Both must be equal, before and after (up to rounding): same weights, same batch, same rule.
+# On TensorFlow both must be equal, before and after (up to rounding): same weights, same batch, same rule.
 #
 # What the library adds to this: a better rule than plain descent (**Adam**), a learning rate that warms up and then decays,
 # gradients clipped to a length, SpecAugment, and metrics. `training.fit` holds them together.
@@ -283,15 +289,17 @@ notebook.curves(history, ["gradient_norm", "spread"], title="the same training, 
 notebook.curves(history, ["alignment", "uniformity"])
 
 # %% [markdown]
-# ## Alignment and uniformity
+# ## Alignment, uniformity, spread
 #
-# Two numbers say what contrast does to h (Wang and Isola 2020). All h are first scaled to length one.
+# Three numbers say what contrast does to h (the first two: Wang and Isola 2020). All h are first scaled to length one.
 #
 # * **Alignment**: the mean squared distance of the two views of a pair. Small is good: partners are near.
 # * **Uniformity**: the logarithm of the mean of exp(−2 · squared distance) over *different* clips, mixtures among
 #   mixtures and channels among channels. The lower, the more evenly the clips fill the sphere. If all are on one point it is 0.
+# * **Spread**: one minus the mean cosine of those pairs of different clips. 0 where all are on one point, 1 where they point
+#   anywhere.
 #
-# Either is easy alone. An encoder that ignores its input is perfectly aligned; one that answers noise is nicely uniform.
+# Alignment or uniformity alone is easy. An encoder that ignores its input is perfectly aligned; one that answers noise is nicely uniform.
 
 
 # %%
@@ -311,7 +319,7 @@ def measure(h_a, h_b):
 # We draw a batch that training did not draw: the same clips, but other crops and channels, and no masks. The untrained encoder
 # is exactly the one that training began with.
 #
-# **Question.** Will training improve both numbers?
+# **Question.** Will training improve both, alignment and uniformity?
 
 # %%
 held_number = min(256, len(views.log_mel))
@@ -329,8 +337,8 @@ notebook.table([{"encoder": name} | values for name, values in measured.items()]
 print(f"partner found among {held_number} by guessing: {1 / held_number:.4f}")
 
 # %% [markdown]
-# An untrained network already has near-perfect alignment, for a bad reason: everything lies in one narrow cone, so partners are
-# near, as all others are. What counts is the difference between partners and others, and that is what a picture shows best.
+# Uniformity should be lower than before; alignment may well have got worse. An untrained network already has near-perfect
+# alignment, for a bad reason: everything lies in one narrow cone, so partners are near, as all others are. What counts is the difference between partners and others, and that is what a picture shows best.
 #
 # The similarity matrix of h for the first few pairs: mixtures downwards, channels across; partners on the diagonal. The
 # share in the title is of all pairs.
@@ -353,7 +361,7 @@ for axis, (name, (h_a, h_b)) in zip(axes, embedded.items(), strict=True):
         axis.hist(values, bins=np.linspace(lowest, 1, 61), density=True, alpha=0.65, label=label)
     axis.set(title=name, xlabel="cosine of h", yscale="log")
 axes[0].set_ylabel("density")
-axes[1].legend()
+axes[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
 plt.show()
 
 # %% [markdown]
@@ -443,7 +451,7 @@ assert collapsed_watch.spread[-1] < normal_watch.spread[-1], "without negatives 
 figure, axis = plt.subplots(figsize=(7, 2.8))
 for name, watch in (("NT-Xent", normal_watch), ("attraction only", collapsed_watch)):
     axis.plot(watch.steps, watch.spread, marker="o", label=name)
-axis.set(xlabel="step", ylabel="spread of h", yscale="log", title="collapse: a falling loss, and nothing left")
+axis.set(xlabel="step", ylabel="spread of h", yscale="log", title="collapse: attraction alone leaves no spread")
 axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
 plt.show()
 
@@ -501,7 +509,7 @@ for name, student in (("τ = 0.2", normal), ("τ = 0.01", cold)):
 #
 # ### 3. Negatives from the other view only
 #
-# A tempting shortcut: compare mixtures with channels only, an N × N grid. It is half the work, the loss is lower, and some
+# A tempting shortcut: compare mixtures with channels only, an N × N grid. It needs a quarter of the cosines, the loss is lower, and some
 # well-known code does it. What is lost?
 #
 # Suppose an encoder marks *which view* a patch is: it spends a share m of the squared length of h on "I am a mixture" or "I am a
@@ -543,14 +551,16 @@ for axis, label in zip(axes, ("loss / chance", "partner found"), strict=True):
 plt.show()
 found = [m["found among other view"] for m in marked]
 assert max(found) - min(found) <= 1 / held_number, "the mark cancels in comparisons across views"
+for name in ("other view only", "NT-Xent"):
+    print(f"{name}: the first {shares[1]:.0%} of mark adds {marked[1][name] - marked[0][name]:.3f} of chance")
 print(f"chance: ln N = {np.log(held_number):.3f} against ln(2N - 1) = {np.log(2 * held_number - 1):.3f}")
 
 # %% [markdown]
 # Across views the mark adds the same number to every similarity, and a softmax does not see what all candidates share.
-# So the ranking never changes: with 90 % of h wasted it finds as many partners as before, and its loss merely creeps
-# towards chance. NT-Xent has other mixtures among the negatives, and those carry the *same* mark: it rises above
-# chance, and the gradient removes the mark. Note the chances too: ln N is less than ln(2N − 1), so the shortcut *looks*
-# better for nothing.
+# So the ranking never changes: with 90 % of h wasted it finds as many partners as before. Its loss rises to chance at most,
+# and not because of the mark: what is left for the scene has shrunk to 1 − m, as if the temperature had risen. NT-Xent has
+# other mixtures among the negatives, and those carry the *same* mark: its loss rises far above chance, so its gradient
+# works against the mark. Note the chances too: ln N is less than ln(2N − 1), so the shortcut *looks* better for nothing.
 #
 # ### 4. Crops that miss the event
 #
@@ -613,11 +623,14 @@ cosines, missing = (h_a * h_b).sum(axis=1), missed.any(axis=1)[tuple(chosen.T)]
 for kind, name in ((False, "both crops hear the clip"), (True, "at least one misses")):
     if (missing == kind).any():
         print(f"{name}: mean cosine of h {cosines[missing == kind].mean():.3f} over {(missing == kind).sum()} pairs")
+apart = chosen[:, None, 1] != chosen[None, :, 1]
+print(f"for reference, crops of different clips: {(h_a @ h_b.T)[apart].mean():.3f}")
 
 # %% [markdown]
-# Nothing in the method repairs this, and clips of AudioSet will have the same trouble. Such pairs are noise: with much data noise
-# averages out, but it keeps the loss from falling. What one can do: draw crops by energy, reject those that miss (an exercise), or
-# use longer patches.
+# Hold the second number against the third: where it is no higher, the encoder takes the two crops for different clips, and
+# rightly so. All silent crops look alike, so their share of the loss cannot fall, however good the encoder is. Nothing in
+# the method repairs this, and clips of AudioSet will have the same trouble. What one can do: draw crops by energy, reject
+# those that miss (an exercise), or use longer patches.
 
 # %%
 contrast = {f"{key}{suffix}": measured[f"{state}trained"][key]

@@ -16,7 +16,7 @@
 # %% [markdown]
 # | | |
 # |---|---|
-# | **you will** | change one ingredient of the system at a time, train each variant, and compare them by seed |
+# | **you will** | change one ingredient of the system at a time, train each variant, and compare them seed by seed, with intervals |
 # | **you need** | what a processor, the OR rule and the two losses are (05, 06), and the metrics (08, 09) |
 # | **you make** | a table of trained rows and controls with spreads, the slides' numbers beside them |
 # | **time** | about 4 minutes on a CPU (tiny), nearly all of it training; on a GPU: not measured yet |
@@ -163,7 +163,7 @@ for number, (row, seed) in enumerate(itertools.product(chosen, seeds), start=1):
 # control, too, comes once for each seed.
 
 # %%
-chance, qbe_chance = runs[0]["chance"], runs[0]["qbe_chance"]  # of the test labels, the same for all
+chance = runs[0]["chance"]  # of the test labels, the same for all
 untrained = []
 for seed in seeds:
     h = course.embeddings(new_encoder(profile.embedding_dim, profile.ablation_width, seed))
@@ -176,9 +176,9 @@ for seed in seeds:
 # and two controls without a network, which have no size. Where notebook 08 has measured them, its numbers are taken.
 
 # %%
+without_network = ("log-mel statistics", "random projection")
 full_size = {  # name in notebook 08 -> what gives the network
-    "log-mel statistics": lambda: "log-mel statistics",
-    "random projection": lambda: "random projection",
+    **{name: lambda name=name: name for name in without_network},
     "untrained encoder": course.untrained_encoder,
     "supervised encoder": lambda: course.supervised_encoder()[0],
     "ours": lambda: course.encoder()[0],
@@ -207,7 +207,7 @@ def entry(name, group, measured, slides=None):
     return dict(row=name, group=group) | means | dict(map_spread=spread, slides=slides, seeds=len(measured))
 
 
-table = [entry(name, "control", [full[name]]) for name in ("log-mel statistics", "random projection")]
+table = [entry(name, "control", [full[name]]) for name in without_network]
 table.append(entry("untrained encoder", "control", untrained))
 table += [entry(r.row, "row", [run for run in runs if run["row"] == r.row], r.slides) for r in chosen]
 table += [entry("untrained encoder (full size)", "control", [full["untrained encoder"]]),
@@ -230,9 +230,9 @@ notebook.table(
 # an axis of its own, the slides' number for the same row. Compare the *order* from left to right, never the level.
 
 # %%
-small = ["log-mel statistics", "untrained encoder", *(row.row for row in chosen)]
+small = [*without_network, "untrained encoder", *(row.row for row in chosen)]
 points = {name: [run["map"] for run in runs + untrained if run["row"] == name] for name in small}
-points["log-mel statistics"] = [full["log-mel statistics"]["map"]]
+points |= {name: [full[name]["map"]] for name in without_network}
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(10, 0.5 * len(small) + 1.2), sharey=True, width_ratios=(2, 1))
@@ -254,8 +254,10 @@ plt.show()
 #
 # Two rows with the same seed start from the same weights and see the same clips in the same order. So the sharpest
 # question is not "is the mean higher?" but "is it higher **seed by seed**?" Each comparison below changes one
-# ingredient. The bar is the 95 % interval of notebook 08, now with the seeds drawn anew as well as the test scenes, the same
-# ones for both rows. With two seeds it is too narrow rather than too wide: they hardly show what a third one might do.
+# ingredient; each point is a seed. The grey band (for mAP only) is the 95 % interval of notebook 08 for their mean, with
+# the seeds drawn anew as well as the test scenes, the same ones for both rows. With two seeds it is too narrow: where
+# their luck is all there is, it ends at the two points and misses the truth every second time. With one, no seed is drawn
+# at all.
 
 # %%
 comparisons = [  # what changes, from, to
@@ -319,20 +321,16 @@ for title, a, b in comparisons:
     beside = "" if theirs is None else f"; in the slides {theirs:+.3f}"
     between = intervals_of[a, b]
     print(f"{title}: {b} above {a} in {(d > 0).sum()} of {len(d)} seeds, mean {d.mean():+.3f}{beside}")
-    print(f"    95 % from {between.low:+.3f} to {between.high:+.3f}: {between.verdict}")
+    ends = f"{between.low:+.3f} to {between.high:+.3f}"
+    print(f"    95 % from {ends}: {between.verdict}, as far as {len(d)} seed(s) can tell")
     print(f"    by query by example in {(q > 0).sum()} of {len(q)}, mean {q.mean():+.3f}")
 
 # %%
 means = {line["row"]: line["map"] for line in table}
-spreads = [line["map_spread"] for line in table if line["map_spread"] is not None]
-gaps = [abs(differences(a, b).mean()) for _, a, b in comparisons]
 ours = sorted((row.row for row in chosen), key=means.get)
 theirs = sorted((row.row for row in chosen if row.slides), key=lambda name: rows[name].slides)
 print("order here:      ", " < ".join(ours))
 print("order in slides: ", " < ".join(theirs))
-if spreads:
-    print(f"half range over seeds: at most {max(spreads):.3f}; differences between compared rows: "
-          f"{min(gaps):.3f} to {max(gaps):.3f}")  # fmt: skip
 
 # %%
 agree = 0.5 ** (len(seeds) - 1)
@@ -346,8 +344,8 @@ print(f"full length: {MAIN_ROW} {main:.3f}, its untrained twin {twin:.3f} ({main
 # ## What it does not say
 #
 # * **A few seeds prove little.** The lines above tell how often mere coin tosses would put all seeds on one side,
-#   whether or not they stand there in this run. A claim would need many more. The test scenes are the same for all seeds,
-#   so their luck is shared by all; that much the intervals know (exercise 1 looks at it).
+#   whether or not they stand there in this run; a verdict from two seeds is worth no more. The test scenes are the same
+#   for all seeds; that luck the intervals do know (exercise 1).
 # * **The level is not comparable.** AudioSet's mAP and ours are averages over different classes of different
 #   difficulty.
 # * **S2 is not their S2.** Their last snapshot has seen 1.7 million steps, ours the number printed at the top.
@@ -364,6 +362,7 @@ if course.profile.name != "smoke":
 recorded = course.record(
     "10",
     table=table,
+    claims={f"{b} > {a}": dataclasses.asdict(gap) | {"verdict": gap.verdict} for (a, b), gap in intervals_of.items()},
     runs=[{key: run[key] for key in ("row", "seed", "map", "linear_map", "qbe", "first_losses")} for run in runs],
 )
 print("recorded:", ", ".join(recorded))
@@ -378,13 +377,13 @@ print("recorded:", ", ".join(recorded))
 # | processors joined by the OR rule | Table 4, lower half | `processors`, `ViewPairs` |
 # | joint training | Table 4, right column, "small boosts across the board" | `similarity`, `coincidence` |
 # | controls | none of these in the slides | untrained, supervised, log-mel statistics, random projection |
-# | spread | one number a row | half the range over seeds; pairs by seed |
+# | how sure | one number a row | half the range over seeds; `intervals.paired_difference` |
 
 # %% [markdown]
 # ## Exercises
 #
-# **1.** How much of an interval's width is the test scenes', how much the seeds'? Take the first and the last trained row and
-# one seed at a time: then only the scenes are drawn anew.
+# **1.** How much of an interval's width is the test scenes', how much the seeds'? Take the first and the last trained
+# row and one seed at a time: then only the scenes are drawn anew.
 
 # %% tags=["solution"]
 first, last = chosen[0].row, chosen[-1].row
