@@ -108,42 +108,30 @@ class Constraint(keras.layers.Layer):
 
 @keras.saving.register_keras_serializable(package="sepcl_keras")
 class Noise(Constraint):
-    """Every cell's magnitude grows by a factor 1 + |ε|, ε normal with deviation `sigma`, drawn for each cell."""
-
-    def __init__(self, sigma=0.5, **kwargs):
-        super().__init__(**kwargs)
-        self.sigma = sigma
+    """Every cell's magnitude grows by a factor 1 + |ε|, ε normal with deviation 0.5, drawn for each cell."""
 
     def changed(self, log_mel):
-        noise = keras.random.normal(ops.shape(log_mel), stddev=self.sigma, dtype="float32", seed=self.generator)
+        noise = keras.random.normal(ops.shape(log_mel), stddev=0.5, dtype="float32", seed=self.generator)
         return ops.log(_magnitudes(log_mel) * (1.0 + ops.abs(noise)) + LOG_OFFSET)
-
-    def get_config(self):
-        return super().get_config() | {"sigma": self.sigma}
 
 
 @keras.saving.register_keras_serializable(package="sepcl_keras")
 class Shift(Constraint):
-    """Time goes round by any number of frames; frequency moves by at most `bands`, silence fills what is left."""
+    """Time goes round by any number of frames; frequency moves by at most ten bands, silence fills what is left."""
 
-    def __init__(self, bands=10, **kwargs):
-        super().__init__(**kwargs)
-        self.bands = bands
+    BANDS = 10
 
     def changed(self, log_mel):
         clips, (frames, mels) = ops.shape(log_mel)[0], log_mel.shape[1:]
         draws = keras.random.uniform((2, clips), dtype="float32", seed=self.generator)
         by_frames = ops.cast(ops.floor(draws[0] * frames), "int32")[:, None]
-        by_bands = ops.cast(ops.floor(draws[1] * (2 * self.bands + 1)), "int32")[:, None] - self.bands
+        by_bands = ops.cast(ops.floor(draws[1] * (2 * self.BANDS + 1)), "int32")[:, None] - self.BANDS
         sources = (ops.arange(frames, dtype="int32") - by_frames) % frames  # (clips, frames): where each comes from
         x = ops.take_along_axis(log_mel, sources[:, :, None], axis=1)
         sources = ops.arange(mels, dtype="int32") - by_bands  # (clips, mels)
         x = ops.take_along_axis(x, ops.clip(sources, 0, mels - 1)[:, None], axis=2)
         there = (sources >= 0) & (sources < mels)
         return ops.where(there[:, None], x, math.log(LOG_OFFSET))
-
-    def get_config(self):
-        return super().get_config() | {"bands": self.bands}
 
 
 @keras.saving.register_keras_serializable(package="sepcl_keras")

@@ -68,7 +68,7 @@ class TripletModel(TensorFlowStep, keras.Model):
     Args:
         encoder: patches to h (N, d), here scaled to length one by the loss.
         constraints: names of `CONSTRAINTS`; several at equal odds are the joint system.
-        margin: of `Triplet`. seed: of the draws.
+        seed: of the draws.
 
     Raises:
         BadInput: for a constraint that is unknown or listed twice, or none at all.
@@ -76,11 +76,11 @@ class TripletModel(TensorFlowStep, keras.Model):
     Source: Jansen et al. 2018.
     """
 
-    def __init__(self, encoder, constraints=tuple(CONSTRAINTS), margin=0.1, seed=None, **kwargs):
+    def __init__(self, encoder, constraints=tuple(CONSTRAINTS), seed=None, **kwargs):
         super().__init__(**kwargs)
         if not constraints or set(constraints) - set(CONSTRAINTS) or len(set(constraints)) < len(constraints):
             raise BadInput(f"constraints={constraints}: expected some of {', '.join(CONSTRAINTS)}, each once.")
-        self.encoder, self.triplet, self.constraints = encoder, Triplet(margin), tuple(constraints)
+        self.encoder, self.triplet, self.constraints = encoder, Triplet(), tuple(constraints)
         self.generator = keras.random.SeedGenerator(seed)
         self.transforms = [CONSTRAINTS[name](seed=seed) for name in constraints if CONSTRAINTS[name]]
         self.trackers = {
