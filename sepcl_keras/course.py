@@ -264,31 +264,9 @@ class Course:
         )  # fmt: skip
 
     def evaluate(self, embeddings, scores=None):
-        """The paper's evaluation of frozen embeddings on the test scenes; `scores`, where they are there already.
-
-        Returns a dict: `map` and `d_prime` of the shallow classifier, `linear_map` of the linear probe, each with the
-        ends of its 95 % interval over test clips as `…_interval`; `qbe` and `qbe_chance` of query by example; `chance`
-        mAP (the share of positives); `skipped`, the number of classes without a positive.
-        """
+        """`intervals.evaluate` on this course's scenes; `scores`, where they are there already."""
         labels = {split: self.scenes[split].labels for split in SPLITS}
-        pooled = {split: h.mean(axis=1) for split, h in embeddings.items()}
-        scores = self.scores(embeddings) if scores is None else scores
-        linear = evaluation.linear_probe(pooled["train"], labels["train"], pooled["test"])
-        retrieval = evaluation.query_by_example_map(pooled["test"], labels["test"])
-        weights, results = intervals.draws(len(scores)), {}
-        for name, metric, resampled, found in (
-            ("map", evaluation.mean_average_precision, intervals.mean_average_precisions, scores),
-            ("d_prime", evaluation.d_prime, intervals.d_primes, scores),
-            ("linear_map", evaluation.mean_average_precision, intervals.mean_average_precisions, linear),
-        ):
-            results[name] = metric(labels["test"], found)
-            results[f"{name}_interval"] = intervals.interval(resampled(labels["test"], found, weights), results[name])
-        return results | {
-            "skipped": int(np.sum(~labels["test"].any(axis=0))),
-            "qbe": retrieval["map"],
-            "qbe_chance": retrieval["chance"],
-            "chance": float(labels["test"][:, labels["test"].any(axis=0)].mean()),
-        }
+        return intervals.evaluate(embeddings, labels, self.scores(embeddings) if scores is None else scores)
 
     def separation(self, separators=None, most=100):
         """`evaluate_separation` of these separators, else of all snapshots, on at most so many test scenes a number."""

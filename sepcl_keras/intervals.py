@@ -11,6 +11,7 @@ import dataclasses
 import numpy as np
 from scipy.special import ndtri
 
+from sepcl_keras import evaluation
 from sepcl_keras.evaluation import AUC_MARGIN, labels_and_scores
 from sepcl_keras.files import BadInput
 
@@ -117,3 +118,34 @@ def paired_difference(labels, lower, higher, resamples=RESAMPLES, seed=0):
     resampled = np.sum(seeds.T * gains(clips), axis=0) / len(lower)
     mean = float(gains(everything).mean())
     return Difference(mean, *interval(resampled, mean))
+
+
+def evaluate(embeddings, labels, scores):
+    """The paper's evaluation of frozen embeddings on the test clips.
+
+    Args:
+        embeddings: split (train, test) → (clips, windows, d). labels: split → multi-hot (clips, classes).
+        scores: of the shallow classifier for the test clips, (clips, classes).
+
+    Returns a dict: `map` and `d_prime` of the shallow classifier, `linear_map` of the linear probe, each with the ends
+    of its 95 % interval over test clips as `…_interval`; `qbe` and `qbe_chance` of query by example; `chance` mAP (the
+    share of positives); `skipped`, the number of classes without a positive.
+    """
+    pooled, test = {split: h.mean(axis=1) for split, h in embeddings.items()}, labels["test"]
+    linear = evaluation.linear_probe(pooled["train"], labels["train"], pooled["test"])
+    retrieval = evaluation.query_by_example_map(pooled["test"], test)
+    weights, results = draws(len(scores)), {}
+    for name, metric, resampled, found in (
+        ("map", evaluation.mean_average_precision, mean_average_precisions, scores),
+        ("d_prime", evaluation.d_prime, d_primes, scores),
+        ("linear_map", evaluation.mean_average_precision, mean_average_precisions, linear),
+    ):
+        results[name] = metric(test, found)
+        results[f"{name}_interval"] = interval(resampled(test, found, weights), results[name])
+    present = test.any(axis=0)
+    return results | {
+        "skipped": int(np.sum(~present)),
+        "qbe": retrieval["map"],
+        "qbe_chance": retrieval["chance"],
+        "chance": float(test[:, present].mean()),
+    }
