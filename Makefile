@@ -11,7 +11,7 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup tutorial lab notebooks lint test test-latest bench clean
+.PHONY: help setup tutorial study lab notebooks lint test test-latest bench clean
 
 help:
 	@echo "make setup      makes .venv and installs requirements.txt; STACK=gpu takes requirements-gpu.txt: JAX with CUDA"
@@ -21,6 +21,7 @@ help:
 	@echo "make lint       ruff, and whether the notebooks are up to date"
 	@echo "make test       lint, unit tests, notebooks at the smoke profile, regressions at the tiny profile"
 	@echo "make test-latest  unit tests on the newest Keras with TensorFlow, JAX and torch, in .venv-latest"
+	@echo "make study      trains and evaluates what data/results/ lacks of the study, hours on a CPU; DATA=made|FOLDER"
 	@echo "make bench      speed and memory beside asteroid, into benchmarks/RESULTS.md"
 	@echo "make clean      removes artifacts/"
 
@@ -46,6 +47,9 @@ setup: .venv/installed-$(STACK)
 
 tutorial: setup
 	@$(BIN)/python notebooks/run.py --profile "$(PROFILE)" --data "$(DATA)" --seed "$(SEED)" --from "$(FROM)"
+
+study: setup
+	$(BIN)/python -m sepcl_keras.study --data "$(DATA)"
 
 lab: setup
 	SEPCL_PROFILE="$(PROFILE)" SEPCL_DATA="$(if $(filter made,$(DATA)),made,$(abspath $(DATA)))" SEPCL_SEED="$(SEED)" $(BIN)/jupyter lab --notebook-dir=notebooks

@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 
 from sepcl_keras.files import atomic
+from sepcl_keras.study import processor
 
 HERE = Path(__file__).parent
 parser = argparse.ArgumentParser(description=__doc__)
@@ -28,14 +29,6 @@ def measure(*arguments, program="measure.py", backend=None):
     command = [sys.executable, HERE / program, *map(str, arguments)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, env=environment)
     return json.loads(done.stdout.splitlines()[-1])
-
-
-def processor():
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-        return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
-    except (OSError, StopIteration):
-        return platform.processor() or platform.machine()
 
 
 def gpu_name():

@@ -3,7 +3,6 @@
 Everything lives in `artifacts/<profile>/<data>/seed<k>/`; each artifact carries the fingerprint of what defines it.
 """
 
-import csv
 import dataclasses
 import time
 import zipfile
@@ -21,6 +20,7 @@ from sepcl_keras.files import ROOT, BadInput, atomic, fingerprint, read_json, wr
 from sepcl_keras.profiles import get_profile
 from sepcl_keras.scenes import SPLITS, Scenes, open_bank
 from sepcl_keras.separation import evaluate_separation
+from sepcl_keras.tables import MAIN_ROW, read_rows
 
 # What an artifact depends on besides sizes and seeds: the code that makes it. (A made bank adds sounds.py itself.)
 DATA_CODE = ("audio", "scenes", "features", "backend")
@@ -29,44 +29,6 @@ SEPARATOR_CODE = (
 )  # fmt: skip
 VIEWS_CODE = (*SEPARATOR_CODE, "rows", "processors")
 ENCODER_CODE = (*VIEWS_CODE, "augmentation", "narrow", "encoder")
-MAIN_ROW = "S2∨F∨N joint"  # the best of the slides' Table 4: what notebook 07 trains at full length
-
-
-@dataclasses.dataclass(frozen=True)
-class Row:
-    """One way to pretrain: a row of the slides' Tables 2, 4 and 5, with the mAP they give for it on AudioSet, or None.
-
-    With `constraints` the encoder learns by triplets, and by the losses of the weights `similarity` and `coincidence`
-    else. `d`: the length of h, or None for the profile's. `tutorial`: whether `make tutorial` trains the row.
-    """
-
-    row: str
-    table: int
-    pairing: str
-    processors: tuple
-    similarity: float
-    coincidence: float
-    augmentation: str | None
-    constraints: tuple
-    d: int | None
-    slides: float | None
-    tutorial: bool
-
-
-def read_rows(path=ROOT / "data" / "rows.csv"):
-    """The table of rows as a dict from name to `Row`."""
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = [
-            Row(
-                row=r["row"], table=int(r["table"]), pairing=r["pairing"], processors=tuple(r["processors"].split()),
-                similarity=float(r["similarity"]), coincidence=float(r["coincidence"]),
-                augmentation=r["augmentation"] or None, constraints=tuple(r["constraints"].split()),
-                d=int(r["d"]) if r["d"] else None, slides=float(r["slides"]) if r["slides"] else None,
-                tutorial=r["tutorial"] == "yes",
-            )
-            for r in csv.DictReader(file)
-        ]  # fmt: skip
-    return {row.row: row for row in rows}
 
 
 def code(modules):
@@ -194,6 +156,15 @@ class Course:
         definition = self._separator_definition() | {"code": code(VIEWS_CODE)}
         return self.load_or_train("views", definition, make, processors.Views)[0]
 
+    def source_views(self):
+        """The training scenes' `Views` by their true sources: a control."""
+
+        def make(folder):
+            processors.write_source_views(folder, self.scenes["train"])
+
+        definition = self._data_definition() | {"code": code(VIEWS_CODE)}
+        return self.load_or_train("source_views", definition, make, processors.Views)[0]
+
     def encoder(self, row=None, seed=None, log=None, show=True):
         """An encoder pretrained as `row` says, and its history.
 
@@ -213,9 +184,12 @@ class Course:
         )  # fmt: skip
 
         def make(folder):
-            views = self.views()
+            control = row.processors == (processors.TRUE_SOURCES,)
+            views = self.source_views() if control else self.views()
             encoder, history = training.pretrain(
-                lambda steps: processors.ViewPairs(views, row.pairing, row.processors, p.batch_size, steps, seed),
+                lambda steps: processors.ViewPairs(
+                    views, row.pairing, row.processors, p.batch_size, steps, seed, reject_quiet=control
+                ),
                 seed=seed, folder=folder, log=log, show=show, **size, **objective,
             )  # fmt: skip
             save_model(encoder, folder / "encoder.keras")
@@ -228,22 +202,23 @@ class Course:
         name = "encoders/main" if main else f"encoders/{row.row.replace('∨', 'v').replace(' ', '_')}-{seed}"
         return self.load_or_train(name, definition, make, load_encoder)
 
-    def supervised_encoder(self):
+    def supervised_encoder(self, seed=None):
         """The control trained on the labels, and its history."""
-        p = self.profile
+        p, own = self.profile, seed is None
+        seed = self.seed if own else seed
 
         def make(folder):
             encoder, history = training.train_supervised(
-                self.log_mel("train"), self.scenes["train"].labels, p, self.seed, folder
+                self.log_mel("train"), self.scenes["train"].labels, p, seed, folder
             )
             save_model(encoder, folder / "encoder.keras")
             return history
 
         definition = self._data_definition() | {
             "width": p.width, "dim": p.embedding_dim, "steps": p.supervised_steps, "batch": p.batch_size,
-            "learning_rate": p.learning_rate, "seed": self.seed, "code": code(ENCODER_CODE),
+            "learning_rate": p.learning_rate, "seed": seed, "code": code(ENCODER_CODE),
         }  # fmt: skip
-        return self.load_or_train("encoders/supervised", definition, make, load_encoder)
+        return self.load_or_train(f"encoders/supervised{'' if own else f'-{seed}'}", definition, make, load_encoder)
 
     def untrained_encoder(self):
         """The control that has seen nothing: the same network as initialised from the seed."""
@@ -255,18 +230,21 @@ class Course:
         log_mels = {split: self.log_mel(split) for split in SPLITS}
         return {split: control(x, d) if control else embed_log_mel(x, encoder) for split, x in log_mels.items()}
 
-    def scores(self, embeddings):
+    @property
+    def labels(self):
+        """Split → multi-hot (scenes, classes)."""
+        return {split: self.scenes[split].labels for split in SPLITS}
+
+    def scores(self, embeddings, seed=None):
         """Scores (clips, classes) of the shallow classifier for the test scenes."""
-        labels = {split: self.scenes[split].labels for split in SPLITS}
         return evaluation.shallow_classifier(
-            embeddings["train"], labels["train"], embeddings["validation"], labels["validation"], embeddings["test"],
-            seed=self.seed,
+            embeddings["train"], self.labels["train"], embeddings["validation"], self.labels["validation"],
+            embeddings["test"], seed=self.seed if seed is None else seed,
         )  # fmt: skip
 
     def evaluate(self, embeddings, scores=None):
         """`intervals.evaluate` on this course's scenes; `scores`, where they are there already."""
-        labels = {split: self.scenes[split].labels for split in SPLITS}
-        return intervals.evaluate(embeddings, labels, self.scores(embeddings) if scores is None else scores)
+        return intervals.evaluate(embeddings, self.labels, self.scores(embeddings) if scores is None else scores)
 
     def separation(self, separators=None, most=100):
         """`evaluate_separation` of these separators, else of all snapshots, on at most so many test scenes a number."""

@@ -165,6 +165,24 @@ def linear_probe(train, train_labels, test):
     return scores
 
 
+def label_curve(train, labels, test, test_labels, counts=(1, 5, 20), draws=5, seed=0):
+    """Macro mAP of the `linear_probe` with few labels: a dict from the number of labelled clips a class to the mean.
+
+    Args:
+        train, test: embeddings (clips, d). labels, test_labels: multi-hot (clips, classes).
+        counts: clips of each class that keep their labels, all of them where a class has fewer; the rest is not used.
+        draws: how many choices of these clips the mean is over. seed: of the choices; smaller ones lie in larger ones.
+    """
+    found = {count: [] for count in counts}
+    for draw in range(draws):
+        rng = np.random.default_rng((seed, draw))
+        positives = [rng.permutation(np.flatnonzero(label)) for label in labels.T]
+        for count, maps in found.items():
+            chosen = np.unique(np.concatenate([clips[:count] for clips in positives]))
+            maps.append(mean_average_precision(test_labels, linear_probe(train[chosen], labels[chosen], test)))
+    return {count: float(np.mean(maps)) for count, maps in found.items()}
+
+
 def _clip_scores(model, clips):
     """Scores (clips, classes) of clips (clips, windows, d): the mean over each clip's windows."""
     windows = clips.reshape(-1, clips.shape[-1])

@@ -15,6 +15,7 @@ from sepcl_keras.files import BadInput, fingerprint, numbers, progress, read_jso
 from sepcl_keras.rows import GrowingRows, Rows
 
 PAIRINGS = {"mix-mix": (), "mix-chan": (1,), "chan-chan": (0, 1)}  # → which of the two views are channels
+TRUE_SOURCES = "sources"  # the processor of a control: what a scene was mixed from, which only its maker knows
 QUIET = -40.0  # dB under the mixture: below this a channel is taken for silence
 BATCH = 16  # clips that are separated at once
 AHEAD = 2  # batches that are read while the device works on the one before
@@ -90,19 +91,43 @@ def write_views(folder, mixtures, snapshots, batch_size=BATCH):
         mixtures: (clips, samples), finite, at least one patch (`PATCH_SAMPLES`) long.
         snapshots: dict from name to separator, all with the same number of sources.
     """
-    folder, number = Path(folder), len(mixtures)
     sources = {separator.config["num_sources"] for separator in snapshots.values()}
     if len(sources) != 1:
         raise BadInput(f"snapshots={list(snapshots)}: expected some separators with one and the same num_sources.")
+    made_from = {name: [separator.config, digest(separator.weights)] for name, separator in snapshots.items()}
+    separators = [inference(separator, batch_size) for separator in snapshots.values()]
+
+    def channels(start, batch):
+        return np.concatenate([f(batch) for f in separators], axis=1)
+
+    _write(folder, mixtures, tuple(snapshots), *sources, channels, made_from, batch_size)
+
+
+def write_source_views(folder, scenes, batch_size=BATCH):
+    """Likewise the views of a control: the true sources of `Scenes` as the channels of a processor `TRUE_SOURCES`.
+
+    Scenes of fewer events than others have silent channels, which `reject_quiet` keeps out.
+    """
+    most = int(scenes.number_of_events.max())
+
+    def channels(start, batch):
+        found = np.zeros((len(batch), most, scenes.samples), "float32")
+        for row, index in zip(found, range(start, start + len(batch)), strict=True):
+            row[: scenes.number_of_events[index]] = scenes[index].sources
+        return found
+
+    _write(folder, scenes.mixtures(), (TRUE_SOURCES,), most, channels, scenes.definition, batch_size)
+
+
+def _write(folder, mixtures, names, sources, channels, made_from, batch_size):
+    """Views of `mixtures` and, by each of the processors `names`, of `channels(first clip, batch of mixtures)`."""
+    folder, number = Path(folder), len(mixtures)
     starts = range(0, max(1, number), batch_size)
     checked = (numbers("mixtures", mixtures[i : i + batch_size], ("clips", "samples"), "float32") for i in starts)
-    made_from = {name: [separator.config, digest(separator.weights)] for name, separator in snapshots.items()}
-    made_from = [made_from, batch_size, digest(checked)]
-    (sources,), samples = sources, mixtures.shape[1]
-    shape = (number, 1 + len(snapshots) * sources, LogMel().frames(samples), MEL_BANDS)
+    made_from, samples = [made_from, batch_size, digest(checked)], mixtures.shape[1]
+    shape = (number, 1 + len(names) * sources, LogMel().frames(samples), MEL_BANDS)
     if samples < PATCH_SAMPLES:
         raise BadInput(f"mixtures of {samples} samples: expected at least {PATCH_SAMPLES}, one patch.")
-    separators = [inference(separator, batch_size) for separator in snapshots.values()]
     features, mark = inference(log_mel_model(), batch_size * shape[1]), fingerprint([made_from, shape, samples])
     rows = GrowingRows(folder, {"log_mel": ("float16", shape), "level": ("float32", shape[:2])}, mark)
     if rows.done:
@@ -110,14 +135,14 @@ def write_views(folder, mixtures, snapshots, batch_size=BATCH):
     with closing(rows):
         for start in progress(range(rows.done, number, batch_size), "views", "batch"):
             batch = np.asarray(mixtures[start : start + batch_size], "float32")
-            waveforms = np.concatenate([batch[:, None], *(f(batch) for f in separators)], axis=1)
+            waveforms = np.concatenate([batch[:, None], channels(start, batch)], axis=1)
             patches = features(waveforms.reshape(-1, samples)).reshape(len(batch), *shape[1:])
             energy = np.sum(np.square(waveforms), axis=-1) + 1e-12
             rows.add(patches.astype("float16"), (10 * np.log10(energy / energy[:, :1])).astype("float32"))
     with writing(folder):
         (folder / "views.json").unlink(missing_ok=True)  # of views before, if there were any: they are whole no longer
         rows.finish()
-        write_json(folder / "views.json", {"processors": list(snapshots), "num_sources": sources})
+        write_json(folder / "views.json", {"processors": list(names), "num_sources": sources})
         rows.record.unlink()
 
 

@@ -72,6 +72,15 @@ PROFILES = {
             snapshot_steps=dict(N=0, F=20, S1=150, S2=2400),
         ),
         Profile(
+            name="study",  # the tables with their error bars: hours on a CPU
+            events_per_class=dict(train=40, validation=12, test=20),
+            scenes=dict(train=1200, validation=240, test=1000),
+            separator=_SMALL_SEPARATOR | dict(num_basis=256, bottleneck=96, hidden=192),
+            snapshot_steps=dict(N=0, F=20, S1=150, S2=2400),
+            ablation_steps=200,
+            ablation_seeds=3,
+        ),
+        Profile(
             name="full",  # the paper's networks, snapshots at its steps; for a GPU
             events_per_class=dict(train=400, validation=60, test=100),
             scenes=dict(train=8000, validation=1000, test=2000),

@@ -15,6 +15,7 @@ from sepcl_keras.evaluation import (
     CONTROLS,
     average_precisions,
     d_prime,
+    label_curve,
     linear_probe,
     log_mel_statistics,
     mean_average_precision,
@@ -380,3 +381,16 @@ def test_controls_without_a_network_take_log_mel_in_half_precision_and_give_wind
     log_mels = np.random.default_rng(0).standard_normal((3, 300, 64)).astype("float16")
     h = CONTROLS[name](log_mels, 128)
     assert h.shape == (3, 3, 128) and h.dtype == np.float32 and np.isfinite(h).all()
+
+
+def test_label_curve_rises_with_labels_to_the_probe_with_all_of_them():
+    rng = np.random.default_rng(0)
+    labels = np.eye(3)[rng.integers(0, 3, 90)]
+    train = labels @ rng.normal(size=(3, 8)) + rng.normal(0, 1.5, (90, 8))
+    test = train + rng.normal(0, 1.0, train.shape)
+    curve = label_curve(train, labels, test, labels, counts=(1, 5, 90))
+    assert curve[1] < curve[5] < curve[90]
+    assert curve[90] == pytest.approx(mean_average_precision(labels, linear_probe(train, labels, test)))
+    assert curve == label_curve(train, labels, test, labels, counts=(1, 5, 90))
+    again = label_curve(train, labels, test, labels, counts=(5,))
+    assert again[5] == curve[5] and label_curve(train, labels, test, labels, counts=(5,), seed=1) != again

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scipy import stats
 from sklearn.metrics import average_precision_score
 
 from sepcl_keras import evaluation, intervals
@@ -65,17 +66,32 @@ def test_intervals_hold_the_mean_over_tests_about_as_often_as_they_say():
     assert 88 <= covered <= 99  # of 95 expected, give or take three standard deviations
 
 
+def draws_of(labels, runs):
+    return np.array([intervals.map_draws(labels, scores, 300) for scores in runs])
+
+
+def test_draws_begin_with_what_was_measured_and_are_pairs():
+    labels, scores = cases(3, clips=60)
+    ours = intervals.map_draws(labels, scores, 5, seed=7)
+    assert ours[0] == pytest.approx(evaluation.mean_average_precision(labels, scores), abs=1e-12)
+    np.testing.assert_array_equal(
+        ours[1:], intervals.mean_average_precisions(labels, scores, intervals.draws(60, 5, 7))
+    )
+
+
 def test_a_difference_is_paired_by_seed_and_clip():
     labels, scores = cases(1, clips=200, ties=False)
     rng = np.random.default_rng(0)
     lower = scores + rng.normal(size=(3, *scores.shape))  # three seeds that differ by much
     better = lower + 0.5 * labels  # each of them a little better, on the same clips
-    difference = intervals.paired_difference(labels, lower, better)
+    lower_draws, better_draws = draws_of(labels, lower), draws_of(labels, better)
+    difference = intervals.paired_difference(lower_draws, better_draws)
     assert difference.verdict == "holds" and difference.low < difference.mean < difference.high
-    reverse = intervals.paired_difference(labels, better, lower)
+    reverse = intervals.paired_difference(better_draws, lower_draws)
     assert reverse.verdict == "fails" and reverse.mean == pytest.approx(-difference.mean)
-    assert intervals.paired_difference(labels, lower, lower) == intervals.Difference(0.0, 0.0, 0.0)
-    assert intervals.paired_difference(labels, lower, lower).verdict == "undecided"
+    assert intervals.paired_difference(better_draws, lower_draws, margin=1.0).verdict == "holds"  # no worse by more
+    same = intervals.paired_difference(lower_draws, lower_draws)
+    assert same == intervals.Difference(0.0, 0.0, 0.0) and same.verdict == "undecided"
     expected = [
         evaluation.mean_average_precision(labels, b) - evaluation.mean_average_precision(labels, a)
         for a, b in zip(lower, better, strict=True)
@@ -83,13 +99,37 @@ def test_a_difference_is_paired_by_seed_and_clip():
     assert difference.mean == pytest.approx(np.mean(expected), abs=1e-12)
 
 
+def test_where_only_seeds_differ_the_interval_is_students():
+    rng = np.random.default_rng(0)
+    gains = rng.normal(0.01, 0.02, 4)
+    lower = np.full((4, 11), 0.5)  # no test clips would change anything
+    difference = intervals.paired_difference(lower, lower + gains[:, None])
+    expected = stats.ttest_rel(lower[:, 0] + gains, lower[:, 0]).confidence_interval(0.95)
+    assert (difference.low, difference.high) == pytest.approx(expected, abs=1e-9)
+
+
+@pytest.mark.parametrize("seeds", [2, 3, 5])
+@pytest.mark.parametrize("of_seeds", [0.0, 0.01, 0.03])
+def test_intervals_of_differences_hold_the_truth_as_often_as_they_say(seeds, of_seeds):
+    rng, covered, cases, of_clips = np.random.default_rng(1), 0, 2000, 0.01
+    for _ in range(cases):
+        shift = rng.normal(0, of_clips)  # of these test clips, the same for all seeds
+        measured = 0.02 + shift + rng.normal(0, of_seeds, seeds)
+        drawn = measured[:, None] + rng.normal(0, of_clips, 200)  # the same draws for all seeds, too
+        higher = np.concatenate([measured[:, None], drawn], axis=1)
+        difference = intervals.paired_difference(np.zeros_like(higher), higher)
+        covered += difference.low <= 0.02 <= difference.high
+    assert covered / cases >= 0.93  # too wide, where few seeds agree by luck, is on the safe side
+
+
 def test_seeds_that_disagree_decide_nothing():
     labels, scores = cases(2, clips=200, ties=False)
     up, down = scores + 0.5 * labels, scores - 0.5 * labels
-    assert intervals.paired_difference(labels, [scores] * 2, [up, down]).verdict == "undecided"
+    alike, apart = draws_of(labels, [scores] * 2), draws_of(labels, [up, down])
+    assert intervals.paired_difference(alike, apart).verdict == "undecided"
 
 
-@pytest.mark.parametrize("shapes", [((2, 4, 3), (3, 4, 3)), ((4, 3), (4, 3)), ((0, 4, 3), (0, 4, 3))])
-def test_scores_that_do_not_pair_are_refused(shapes):
-    with pytest.raises(BadInput, match="expected \\(seeds, clips, classes\\) twice"):
-        intervals.paired_difference(np.ones((4, 3)), *(np.zeros(shape) for shape in shapes))
+@pytest.mark.parametrize("shapes", [((2, 4), (3, 4)), ((4,), (4,)), ((0, 4), (0, 4))])
+def test_draws_that_do_not_pair_are_refused(shapes):
+    with pytest.raises(BadInput, match="expected \\(seeds, 1 \\+ resamples\\) twice"):
+        intervals.paired_difference(*(np.zeros(shape) for shape in shapes))

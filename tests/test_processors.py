@@ -14,8 +14,10 @@ from sepcl_keras import processors
 from sepcl_keras.checkpoint import PROGRESS, Sparing, atomic_folder, digest
 from sepcl_keras.features import LogMel
 from sepcl_keras.files import BadInput, read_json, write_json
-from sepcl_keras.processors import ViewPairs, Views, separate, write_views
+from sepcl_keras.processors import TRUE_SOURCES, ViewPairs, Views, separate, write_source_views, write_views
+from sepcl_keras.profiles import get_profile
 from sepcl_keras.rows import GrowingRows
+from sepcl_keras.scenes import Scenes, open_bank
 
 CLIPS, SAMPLES = 12, 20_000
 
@@ -53,6 +55,23 @@ def test_view_zero_is_the_mixture_and_the_others_are_the_channels(views, mixture
         expected = np.asarray(LogMel()(gain * mixtures))
         np.testing.assert_allclose(views.log_mel[:, column], expected, atol=4e-3)  # half precision
         np.testing.assert_allclose(views.level[:, column], 20 * np.log10(gain), atol=1e-3)
+
+
+def test_views_by_true_sources_are_the_sources_and_silence_is_never_drawn(tmp_path):
+    scenes = Scenes(open_bank("made", get_profile("smoke")), "train", 24)
+    write_source_views(tmp_path, scenes, batch_size=7)
+    views, numbers = Views(tmp_path), scenes.number_of_events
+    assert views.processors == (TRUE_SOURCES,) and views.num_sources == 3 == numbers.max()
+    for index in (0, 7, 23):
+        for column, source in enumerate(scenes[index].sources, start=1):
+            np.testing.assert_allclose(views.log_mel[index, column], np.asarray(LogMel()(source[None]))[0], atol=4e-3)
+    silent = np.arange(3) >= numbers[:, None]
+    np.testing.assert_array_equal(views.level[:, 1:] < processors.QUIET, silent)
+    pairs, drawn = ViewPairs(views, "mix-chan", (TRUE_SOURCES,), 24, steps=1, reject_quiet=True), np.zeros((24, 3))
+    for step in range(600):
+        clips, columns, _ = pairs.draw(step)
+        drawn[clips, columns[1] - 1] += 1
+    np.testing.assert_allclose(drawn / 600, ~silent / numbers[:, None], atol=0.09)  # each source as often as another
 
 
 def test_quiet_channels_are_counted(views):

@@ -15,10 +15,11 @@ import numpy as np
 import pytest
 from record_baseline import FOLDER, collect, spreads
 
-from sepcl_keras.course import Course, read_rows
+from sepcl_keras.course import Course
 from sepcl_keras.files import ROOT, read_json
 from sepcl_keras.profiles import get_profile
 from sepcl_keras.scenes import Scenes, open_bank
+from sepcl_keras.tables import read_rows
 
 PROFILE = "tiny"
 BASELINE = read_json(FOLDER / f"{PROFILE}.json")

@@ -35,7 +35,7 @@ import numpy as np
 
 from sepcl_keras import notebook
 from sepcl_keras.augmentation import SpecAugment
-from sepcl_keras.course import MAIN_ROW, read_rows
+from sepcl_keras.tables import MAIN_ROW, read_rows
 from sepcl_keras.features import HOP, PATCH_FRAMES, PATCH_SAMPLES, LogMel
 from sepcl_keras.processors import QUIET, ViewPairs, separate
 

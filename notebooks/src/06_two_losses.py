@@ -37,7 +37,7 @@ from keras import ops
 
 from sepcl_keras import ContrastiveModel, notebook
 from sepcl_keras.backend import compile_with_xla
-from sepcl_keras.course import MAIN_ROW, read_rows
+from sepcl_keras.tables import MAIN_ROW, read_rows
 from sepcl_keras.encoder import CoincidenceHead
 from sepcl_keras.losses import Coincidence, NTXent
 from sepcl_keras.processors import ViewPairs

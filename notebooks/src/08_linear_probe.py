@@ -366,9 +366,8 @@ claims = {  # (higher, lower): must it hold?
     ("ours", "log-mel statistics"): False,
     ("supervised encoder", "ours"): False,
 }
-gaps = {
-    (a, b): intervals.paired_difference(test_labels, [by_class_scores[b]], [by_class_scores[a]]) for a, b in claims
-}  # one seed each
+drawn = {name: [intervals.map_draws(test_labels, scores)] for name, scores in by_class_scores.items()}  # one seed each
+gaps = {(a, b): intervals.paired_difference(drawn[b], drawn[a]) for a, b in claims}
 
 # %%
 notebook.table(

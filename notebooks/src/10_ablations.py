@@ -38,8 +38,8 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from sepcl_keras import notebook
-from sepcl_keras.course import MAIN_ROW, read_rows
-from sepcl_keras.intervals import paired_difference
+from sepcl_keras.tables import MAIN_ROW, read_rows
+from sepcl_keras.intervals import map_draws, paired_difference
 from sepcl_keras.processors import ViewPairs
 from sepcl_keras.training import new_encoder
 
@@ -284,9 +284,9 @@ def slides_difference(a, b):
 
 # %%
 labels = course.scenes["test"].labels
+drawn = {run: map_draws(labels, found) for run, found in scores.items()}  # (row, seed) -> (1 + draws,)
 intervals_of = {
-    (a, b): paired_difference(labels, *([scores[name, seed] for seed in seeds] for name in (a, b)))
-    for _, a, b in comparisons
+    (a, b): paired_difference(*([drawn[name, seed] for seed in seeds] for name in (a, b))) for _, a, b in comparisons
 }
 
 # %%
@@ -388,9 +388,9 @@ print("recorded:", ", ".join(recorded))
 # %% tags=["solution"]
 first, last = chosen[0].row, chosen[-1].row
 for seed in seeds:
-    alone = paired_difference(labels, [scores[first, seed]], [scores[last, seed]])
+    alone = paired_difference([drawn[first, seed]], [drawn[last, seed]])
     print(f"{last} minus {first}, seed {seed}: {alone.mean:+.3f}, 95 % from {alone.low:+.3f} to {alone.high:+.3f}")
-together = paired_difference(labels, *([scores[name, seed] for seed in seeds] for name in (first, last)))
+together = paired_difference(*([drawn[name, seed] for seed in seeds] for name in (first, last)))
 print(f"all seeds together: 95 % from {together.low:+.3f} to {together.high:+.3f}")
 
 # %% [markdown]

@@ -1,0 +1,80 @@
+"""The slides' tables as data: each way to pretrain a row of `data/rows.csv`, and ten relations that they claim."""
+
+import csv
+import dataclasses
+
+from sepcl_keras.files import ROOT
+
+MAIN_ROW = "S2∨F∨N joint"  # the best of the slides' Table 4: what notebook 07 trains at full length
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One way to pretrain: a row of the slides' Tables 2, 4 and 5, with the mAP they give for it on AudioSet, or None.
+
+    With `constraints` the encoder learns by triplets, and by the losses of the weights `similarity` and `coincidence`
+    else. `d`: the length of h, or None for the profile's. `tutorial`: whether `make tutorial` trains the row. `seeds`:
+    how many the study trains it with.
+    """
+
+    row: str
+    table: int
+    pairing: str
+    processors: tuple
+    similarity: float
+    coincidence: float
+    augmentation: str | None
+    constraints: tuple
+    d: int | None
+    slides: float | None
+    tutorial: bool
+    seeds: int
+
+
+def read_rows(path=ROOT / "data" / "rows.csv"):
+    """The table of rows as a dict from name to `Row`."""
+    with open(path, newline="", encoding="utf-8") as file:
+        rows = [
+            Row(
+                row=r["row"], table=int(r["table"]), pairing=r["pairing"], processors=tuple(r["processors"].split()),
+                similarity=float(r["similarity"]), coincidence=float(r["coincidence"]),
+                augmentation=r["augmentation"] or None, constraints=tuple(r["constraints"].split()),
+                d=int(r["d"]) if r["d"] else None, slides=float(r["slides"]) if r["slides"] else None,
+                tutorial=r["tutorial"] == "yes", seeds=int(r["seeds"]),
+            )
+            for r in csv.DictReader(file)
+        ]  # fmt: skip
+    return {row.row: row for row in rows}
+
+
+@dataclasses.dataclass(frozen=True)
+class Relation:
+    """A claim of the slides: that in each of some comparisons (lower, higher) the second is above the first in mAP.
+
+    Both are tuples of names; of several the best of each seed counts. `margin`: see `intervals.Difference`.
+    """
+
+    number: int
+    claim: str
+    comparisons: tuple
+    margin: float = 0.0
+
+
+def _above(*pairs):
+    return tuple(((lower,), (higher,)) for lower, higher in pairs)
+
+
+SINGLE, OR = ("S2", "S1", "F", "N"), ("S2∨F", "S2∨N", "S2∨F∨N")
+RELATIONS = (
+    Relation(1, "SpecAugment helps mix-mix", _above(("mix-mix without SpecAugment", "mix-mix"))),
+    Relation(2, "separation alone beats SpecAugment alone", _above(("mix-mix", "S2 without SpecAugment"))),
+    Relation(3, "both beat either", _above(("mix-mix", "S2"), ("S2 without SpecAugment", "S2"))),
+    Relation(4, "each snapshot alone beats mix-mix", _above(*(("mix-mix", name) for name in SINGLE))),
+    Relation(5, "N is no worse than S2 by more than 0.01", _above(("S2", "N")), margin=0.01),
+    Relation(6, "S2∨N beats S2 and N", _above(("S2", "S2∨N"), ("N", "S2∨N"))),
+    Relation(7, "joint beats similarity in every row", _above(*((name, f"{name} joint") for name in SINGLE + OR))),
+    Relation(8, "the best joint row is an OR of several snapshots",
+             ((tuple(f"{name} joint" for name in SINGLE), tuple(f"{name} joint" for name in OR)),)),
+    Relation(9, "d = 1,024 beats 128", _above((MAIN_ROW, f"{MAIN_ROW} d=1024"))),
+    Relation(10, "ours beats the joint triplet", _above(("triplet joint", MAIN_ROW))),
+)  # fmt: skip
