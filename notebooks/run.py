@@ -27,7 +27,7 @@ from sepcl_keras.scenes import SPLITS
 HERE = Path(__file__).resolve().parent
 PARAMETERS = ("PROFILE", "DATA", "SEED", "OUT")
 COLUMNS = {
-    "row": "encoder", "map": "mAP", "map_spread": "± seeds", "linear_map": "linear mAP", "d_prime": "d′",
+    "row": "encoder", "map": "mAP", "linear_map": "linear mAP", "d_prime": "d′",
     "qbe": "QbE mAP", "qbe_chance": "QbE chance", "slides": "slides mAP",
 }  # fmt: skip
 

@@ -92,6 +92,11 @@ class Difference:
     margin: float = 0.0
 
     @property
+    def ends(self):
+        """(mean, low, high)."""
+        return self.mean, self.low, self.high
+
+    @property
     def verdict(self):
         """`"holds"` where the interval lies above −margin, `"fails"` where it lies below, else `"undecided"`."""
         return "holds" if self.low > -self.margin else "fails" if self.high < -self.margin else "undecided"

@@ -145,6 +145,39 @@ def bars(values, xlabel="mAP", chance=None, groups=None, intervals=None):
     plt.show()
 
 
+def forest(series, names, xlabel, line=None, slides=None, slides_label="mAP on AudioSet (slides)"):
+    """Means as points with their 95 % intervals as lines, a row for each of `names`.
+
+    `series`: title → name → (mean, low, high), where there is one. `line`: a value to be drawn through all rows.
+    `slides`: name → number, in a panel of its own at the right: levels there are of another world.
+    """
+    figure, axes = plt.subplots(
+        1, 2 if slides else 1, figsize=(10, 0.36 * len(names) + 1.2), sharey=True, squeeze=False,
+        gridspec_kw=dict(width_ratios=(2, 1)) if slides else None,
+    )  # fmt: skip
+    left = axes[0, 0]
+    for index, ((title, found), colour) in enumerate(zip(series.items(), COLOURS, strict=False)):
+        offset = 0.36 * ((index + 0.5) / len(series) - 0.5)  # one above the other within a row
+        shown = [(row + offset, *found[name]) for row, name in enumerate(names) if name in found]
+        for row, _, low, high in shown:
+            left.plot((low, high), (row, row), color=colour, linewidth=2, alpha=0.6)
+        left.scatter([mean for _, mean, _, _ in shown], [row for row, *_ in shown], color=colour, label=title, zorder=3)
+    for row in range(len(names)):
+        left.axhspan(row - 0.5, row + 0.5, color="0.96" if row % 2 else "1", zorder=0)
+    if line is not None:
+        left.axvline(line, color="0.4", linestyle="--")
+    left.set_yticks(range(len(names)), names)
+    left.set(xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
+    if slides:
+        rows = [row for row, name in enumerate(names) if slides.get(name) is not None]
+        axes[0, 1].scatter([slides[names[row]] for row in rows], rows, marker="D", color="0.3")
+        axes[0, 1].set(xlabel=slides_label)
+        if line == 0:
+            axes[0, 1].axvline(0, color="0.4", linestyle="--")
+    figure.legend(loc="outside upper center", ncols=len(series))
+    plt.show()
+
+
 def table(rows, columns):
     """A list of dicts as a table; `columns` maps a key to its heading. Numbers with three decimals, None as a dash."""
 

@@ -32,7 +32,6 @@ class Profile:
     # ablations
     ablation_width: int = 8
     ablation_steps: int = 92
-    ablation_seeds: int = 2
 
     @property
     def clip_samples(self):
@@ -62,7 +61,6 @@ PROFILES = {
             supervised_steps=20,
             ablation_width=4,
             ablation_steps=8,
-            ablation_seeds=1,
         ),
         Profile(
             name="tiny",
@@ -78,7 +76,6 @@ PROFILES = {
             separator=_SMALL_SEPARATOR | dict(num_basis=256, bottleneck=96, hidden=192),
             snapshot_steps=dict(N=0, F=20, S1=150, S2=2400),
             ablation_steps=200,
-            ablation_seeds=3,
         ),
         Profile(
             name="full",  # the paper's networks, snapshots at its steps; for a GPU

@@ -28,8 +28,9 @@ from sepcl_keras.tables import RELATIONS, read_rows
 VERSION = 1  # of what a run means: raised when the code changes that, so that older numbers do not count
 FOLDER = ROOT / "data" / "results"
 CONTROLS = (*evaluation.CONTROLS, "untrained encoder", "supervised encoder")
-CONTROL_SEEDS = 3
-NOT_DEFINING = ("name", "pretraining_steps", "ablation_seeds")  # of a profile: what no run of the study depends on
+CONTROL_SEEDS = 3  # as `seeds` of a row
+LEAST_SEEDS = 3  # fewer decide nothing
+NOT_DEFINING = ("name", "pretraining_steps")  # of a profile: what no run of the study depends on
 NOT_OF_A_TRAINING = ("row", "table", "slides", "tutorial", "seeds")  # of a row
 METRICS = ("map", "linear_map", "d_prime", "qbe")
 
@@ -169,6 +170,18 @@ def by_name(records):
     return found
 
 
+def committed(folder=FOLDER):
+    """Data → name → seed → results, of all files in the folder that hold some; made sounds first."""
+    paths = sorted(Path(folder).glob("*.jsonl"), key=lambda path: (path.stem != "made", path.stem))
+    return {path.stem: found for path in paths if (found := by_name(read(path)))}
+
+
+def level(of_seeds):
+    """Mean mAP over the seeds of a row (seed → results), with its interval, as a `Difference` from nothing."""
+    draws = np.array([results["map_draws"] for results in of_seeds.values()])
+    return intervals.paired_difference(np.zeros_like(draws), draws)
+
+
 def table(found):
     """A dict for each row and control that has run, in the order of the plan: means over seeds of `METRICS`, `spread`
     (standard deviation of mAP over seeds), mAP and QbE as a share of the supervised control's, the slides' mAP."""
@@ -185,12 +198,12 @@ def table(found):
 
 
 def differences(relation, found):
-    """For each comparison of a relation its `Difference`, by the seeds that all its rows have; None where none is."""
+    """For each comparison its `Difference` by the seeds that all its rows have; None where those are too few."""
     gaps = []
     for sides in relation.comparisons:
         names = [name for side in sides for name in side]
         seeds = sorted(set.intersection(*(set(found.get(name, ())) for name in names)))
-        if not seeds:
+        if len(seeds) < LEAST_SEEDS:
             gaps.append(None)
             continue
         lower, higher = (  # (seeds, 1 + draws), each the best of its rows
@@ -203,7 +216,7 @@ def differences(relation, found):
 def verdict(gaps):
     """Of a relation: it holds where each comparison does, fails where one does, and is undecided else."""
     if None in gaps:
-        return "not run"
+        return "too few seeds"
     verdicts = [gap.verdict for gap in gaps]
     return "fails" if "fails" in verdicts else "holds" if set(verdicts) == {"holds"} else "undecided"
 

@@ -22,7 +22,7 @@ def test_sizes_fit_together(profile):
 
 
 def test_an_unknown_profile_is_refused_with_those_there_are():
-    with pytest.raises(BadInput, match="PROFILE='huge': expected one of smoke, tiny, full"):
+    with pytest.raises(BadInput, match="PROFILE='huge': expected one of smoke, tiny, study, full"):
         get_profile("huge")
 
 

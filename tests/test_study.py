@@ -36,7 +36,7 @@ def test_a_run_is_told_by_what_defines_it(course):
         other.profile = dataclasses.replace(other.profile, **changed)
         return fingerprint(study.definition(other, name, seed))
 
-    assert mark() == mark(ablation_seeds=9, pretraining_steps=1)
+    assert mark() == mark(pretraining_steps=1)
     marks = [mark(), mark("S1"), mark(seed=2), mark(ablation_steps=9), mark(batch_size=4), mark("untrained encoder")]
     assert len(set(marks)) == len(marks)
 
@@ -111,7 +111,7 @@ def test_the_table_holds_means_spreads_and_shares_of_the_supervised_control():
 
 
 def found_with(**maps):
-    """Results of two seeds, each with 100 draws around the mAP given for its row."""
+    """Results of some seeds, each with 100 draws around the mAP given for its row."""
     noise = np.random.default_rng(0).normal(0, 0.001, 100)
     return study.by_name([
         record(name, seed, (value, *(value + noise * (1 + seed))))
@@ -125,11 +125,12 @@ def test_verdicts():
     def verdict(**maps):
         return study.verdict(study.differences(both, found_with(**maps)))
 
-    assert verdict(S2=(0.5, 0.5), F=(0.5, 0.5), N=(0.6, 0.6)) == "holds"
-    assert verdict(S2=(0.5, 0.5), F=(0.5, 0.7), N=(0.6, 0.6)) == "undecided"  # two seeds that disagree
-    assert verdict(S2=(0.5, 0.5), F=(0.7, 0.7), N=(0.6, 0.6)) == "fails"  # one of the two is enough
-    assert verdict(S2=(0.5, 0.5), N=(0.6, 0.6)) == "not run"
-    lower = found_with(S2=(0.5, 0.5), N=(0.495, 0.495))
+    low, high = (0.5, 0.5, 0.5), (0.6, 0.6, 0.6)
+    assert verdict(S2=low, F=low, N=high) == "holds"
+    assert verdict(S2=low, F=(0.5, 0.7, 0.6), N=high) == "undecided"  # seeds that disagree
+    assert verdict(S2=low, F=(0.7, 0.7, 0.7), N=high) == "fails"  # one of the two is enough
+    assert verdict(S2=low, N=high) == "too few seeds" == verdict(S2=low, F=low[:2], N=high)
+    lower = found_with(S2=low, N=(0.495, 0.495, 0.495))
     for margin, expected in ((0.0, "fails"), (0.01, "holds")):
         (gap,) = study.differences(Relation(0, "", ((("S2",), ("N",)),), margin), lower)
         assert gap.verdict == expected
@@ -137,9 +138,9 @@ def test_verdicts():
 
 def test_of_several_rows_the_best_of_each_seed_counts_and_only_seeds_that_all_have():
     relation = Relation(0, "", ((("S2", "S1"), ("F", "N")),))
-    found = found_with(S2=(0.5, 0.2, 0.9), S1=(0.3, 0.4, 0.9), F=(0.6, 0.1), N=(0.1, 0.7, 0.1))
+    found = found_with(S2=(0.5, 0.2, 0.9, 0.9), S1=(0.3, 0.4, 0.3, 0.1), F=(0.6, 0.1, 0.2), N=(0.1, 0.7, 0.1, 0.1))
     (gap,) = study.differences(relation, found)
-    assert gap.mean == pytest.approx(np.mean([0.6 - 0.5, 0.7 - 0.4]))
+    assert gap.mean == pytest.approx(np.mean([0.6 - 0.5, 0.7 - 0.4, 0.2 - 0.9]))
     assert "F or N over S2 or S1" not in study.report(found) and "S2" in study.report(found)
 
 

@@ -43,6 +43,10 @@ pytestmark = pytest.mark.timeout(2400)
 @pytest.mark.parametrize("training", BASELINE["first_losses"])
 def test_first_losses_are_the_recorded_ones(training):
     losses, _ = collect(RUN)
+    if training not in losses:  # of a second seed, which no notebook trains
+        _, row, seed = training.split("/")
+        _, history = Course(PROFILE, out=OUT).encoder(read_rows()[row], seed=int(seed), show=False)
+        losses[training] = history["first_losses"]
     recorded = BASELINE["first_losses"][training]
     np.testing.assert_allclose(losses[training][: len(recorded)], recorded, rtol=1e-3)
 

@@ -39,10 +39,10 @@ import soundfile
 from keras import ops
 
 from sepcl_keras import notebook, separate_file
-from sepcl_keras.tables import read_rows
 from sepcl_keras.features import LogMel
 from sepcl_keras.processors import QUIET, separate
 from sepcl_keras.separation import improvements, si_snr_improvement, summary
+from sepcl_keras.tables import read_rows
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
 

@@ -35,9 +35,9 @@ import numpy as np
 
 from sepcl_keras import notebook
 from sepcl_keras.augmentation import SpecAugment
-from sepcl_keras.tables import MAIN_ROW, read_rows
 from sepcl_keras.features import HOP, PATCH_FRAMES, PATCH_SAMPLES, LogMel
 from sepcl_keras.processors import QUIET, ViewPairs, separate
+from sepcl_keras.tables import MAIN_ROW, read_rows
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
 

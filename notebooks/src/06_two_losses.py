@@ -37,10 +37,10 @@ from keras import ops
 
 from sepcl_keras import ContrastiveModel, notebook
 from sepcl_keras.backend import compile_with_xla
-from sepcl_keras.tables import MAIN_ROW, read_rows
 from sepcl_keras.encoder import CoincidenceHead
 from sepcl_keras.losses import Coincidence, NTXent
 from sepcl_keras.processors import ViewPairs
+from sepcl_keras.tables import MAIN_ROW, read_rows
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
 

@@ -42,11 +42,11 @@ from keras import ops
 
 from sepcl_keras import ContrastiveModel, SpecAugment, models, notebook, training
 from sepcl_keras.backend import inference
-from sepcl_keras.tables import MAIN_ROW, read_rows
 from sepcl_keras.encoder import CNN14
 from sepcl_keras.features import HOP, PATCH_FRAMES, PATCH_SAMPLES
 from sepcl_keras.models import geometry
 from sepcl_keras.processors import ViewPairs
+from sepcl_keras.tables import MAIN_ROW, read_rows
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
 

@@ -37,6 +37,7 @@ from statistics import NormalDist
 import keras
 import matplotlib.pyplot as plt
 import numpy as np
+from sklearn.manifold import TSNE
 
 from sepcl_keras import evaluation, intervals, notebook
 from sepcl_keras.embedding import embed_log_mel, windows
@@ -417,6 +418,40 @@ print(f"highest difference {course.bank.classes[best]} ({gain[best]:+.3f}), "
 # %% [markdown]
 # A class with few positives has a shaky AP: one clip more or less at the top moves it visibly. Trust such a row less.
 #
+# ## A map of h
+#
+# Can one *see* classes in h? It has too many dimensions for a page. **t-SNE** lays points out in two so that neighbours
+# stay neighbours; how far apart two groups lie, or how large one is, means nothing on such a map. Here are the test scenes
+# that hold a single event, each a point, coloured by its class.
+#
+# **Question.** Will the classes form islands in all three maps? And can you trust your eyes?
+
+# %%
+single = np.flatnonzero(test.number_of_events == 1)
+classes_of = test_labels[single].argmax(axis=1)  # (scenes,)
+figure, axes = plt.subplots(1, 3, figsize=(12, 3.6))
+for axis, name in zip(axes, ("untrained encoder", "ours", "supervised encoder")):
+    x = embeddings[name]["test"][single].mean(axis=1)  # (scenes, d)
+    x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-6)
+    x = x / np.linalg.norm(x, axis=1, keepdims=True)  # length 1: distances are cosines
+    spots = TSNE(perplexity=min(15, (len(x) - 1) / 3), init="pca", random_state=course.seed).fit_transform(x)
+    for number, c in enumerate(np.unique(classes_of)):
+        axis.scatter(*spots[classes_of == c].T, s=22, color=plt.cm.tab20(number % 20), label=course.bank.classes[c])
+    nearest = (x @ x.T - 2 * np.eye(len(x))).argmax(axis=1)  # in all dimensions, not on the map
+    same = np.mean(classes_of[nearest] == classes_of)
+    axis.set(title=f"{name}: nearest of the same class {same:.0%}", xticks=[], yticks=[])
+    axis.title.set_fontsize(10)
+axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=7)
+plt.show()
+
+# %%
+likely = np.mean([np.mean(np.delete(classes_of, i) == classes_of[i]) for i in range(len(classes_of))])
+print(f"{len(single)} scenes; another one, picked at random, is of the same class in {likely:.0%} of cases")
+
+# %% [markdown]
+# The percentages are counted in h itself, with all its dimensions; the map only illustrates them. Eyes find islands in
+# t-SNE of pure noise, too.
+#
 # ## Listen to what it says
 #
 # For each test scene we can also rank the *classes* by their scores and ask for the AP of that ranking (it is the same
@@ -493,6 +528,7 @@ recorded = course.record(
 # | clip from windows | not in the slides; mean of window scores | `embedding.windows`, mean over axis 1 |
 # | macro mAP | mAP over AudioSet's classes | `evaluation.mean_average_precision` |
 # | d′ | not in the slides | `evaluation.d_prime` |
+# | a map | not in the slides | `sklearn.manifold.TSNE` of h |
 # | how sure | not in the slides | `intervals`: test scenes drawn anew, differences on the same scenes |
 # | controls | other methods' published numbers | log-mel statistics, random projection, untrained, supervised |
 
