@@ -203,9 +203,13 @@ class Course:
         return self.load_or_train(name, definition, make, load_encoder)
 
     def supervised_encoder(self, seed=None):
-        """The control trained on the labels, and its history."""
-        p, own = self.profile, seed is None
-        seed = self.seed if own else seed
+        """The control trained on the labels, and its history; with a seed of its own, at the size of the ablations."""
+        p, name = self.profile, "supervised"
+        if seed is None:
+            seed = self.seed
+        else:
+            p = dataclasses.replace(p, width=p.ablation_width, supervised_steps=p.ablation_steps)
+            name = f"supervised-{seed}"
 
         def make(folder):
             encoder, history = training.train_supervised(
@@ -218,7 +222,7 @@ class Course:
             "width": p.width, "dim": p.embedding_dim, "steps": p.supervised_steps, "batch": p.batch_size,
             "learning_rate": p.learning_rate, "seed": seed, "code": code(ENCODER_CODE),
         }  # fmt: skip
-        return self.load_or_train(f"encoders/supervised{'' if own else f'-{seed}'}", definition, make, load_encoder)
+        return self.load_or_train(f"encoders/{name}", definition, make, load_encoder)
 
     def untrained_encoder(self):
         """The control that has seen nothing: the same network as initialised from the seed."""

@@ -30,8 +30,9 @@ FOLDER = ROOT / "data" / "results"
 CONTROLS = (*evaluation.CONTROLS, "untrained encoder", "supervised encoder")
 CONTROL_SEEDS = 3  # as `seeds` of a row
 LEAST_SEEDS = 3  # fewer decide nothing
-NOT_DEFINING = ("name", "pretraining_steps")  # of a profile: what no run of the study depends on
-NOT_OF_A_TRAINING = ("row", "table", "slides", "tutorial", "seeds")  # of a row
+# What no run of the study depends on, of a profile: the networks of full size are no part of it. And of a row.
+NOT_DEFINING = ("name", "width", "pretraining_steps", "supervised_steps")
+NOT_OF_A_TRAINING = ("row", "table", "slides", "tutorial", "seeds")
 METRICS = ("map", "linear_map", "d_prime", "qbe")
 
 
@@ -122,7 +123,7 @@ def processor():
 def machine():
     return {
         "processor": processor(), "gpu": has_gpu(), "cores": os.cpu_count(), "backend": keras.backend.backend(),
-        "keras": keras.__version__, "python": platform.python_version(),
+        "precision": keras.config.dtype_policy().name, "keras": keras.__version__, "python": platform.python_version(),
     }  # fmt: skip
 
 
@@ -247,6 +248,8 @@ def main(arguments=None):
     parser.add_argument("--results", default=None, help="folder of results; default data/results/ for profile study")
     options = parser.parse_args(arguments)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # many small networks, each traced once: no reason to warn
+    if has_gpu():
+        keras.config.set_dtype_policy("mixed_bfloat16")
     try:
         course = Course(options.profile, options.data, 0, options.out)
         folder = options.results or (FOLDER if options.profile == "study" else course.folder / "study")

@@ -36,7 +36,7 @@ def test_a_run_is_told_by_what_defines_it(course):
         other.profile = dataclasses.replace(other.profile, **changed)
         return fingerprint(study.definition(other, name, seed))
 
-    assert mark() == mark(pretraining_steps=1)
+    assert mark() == mark(pretraining_steps=1, width=32)
     marks = [mark(), mark("S1"), mark(seed=2), mark(ablation_steps=9), mark(batch_size=4), mark("untrained encoder")]
     assert len(set(marks)) == len(marks)
 
