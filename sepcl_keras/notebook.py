@@ -145,11 +145,12 @@ def bars(values, xlabel="mAP", chance=None, groups=None, intervals=None):
     plt.show()
 
 
-def forest(series, names, xlabel, line=None, slides=None, slides_label="mAP on AudioSet (slides)"):
+def forest(series, names, xlabel, line=None, groups=None, slides=None, slides_label="mAP on AudioSet (slides)"):
     """Means as points with their 95 % intervals as lines, a row for each of `names`.
 
     `series`: title → name → (mean, low, high), where there is one. `line`: a value to be drawn through all rows.
-    `slides`: name → number, in a panel of its own at the right: levels there are of another world.
+    `groups`: name → what it belongs to, to be seen by the shade. `slides`: name → number, in a panel of its own at the
+    right: levels there are of another world.
     """
     figure, axes = plt.subplots(
         1, 2 if slides else 1, figsize=(10, 0.36 * len(names) + 1.2), sharey=True, squeeze=False,
@@ -162,8 +163,11 @@ def forest(series, names, xlabel, line=None, slides=None, slides_label="mAP on A
         for row, _, low, high in shown:
             left.plot((low, high), (row, row), color=colour, linewidth=2, alpha=0.6)
         left.scatter([mean for _, mean, _, _ in shown], [row for row, *_ in shown], color=colour, label=title, zorder=3)
-    for row in range(len(names)):
-        left.axhspan(row - 0.5, row + 0.5, color="0.96" if row % 2 else "1", zorder=0)
+    kinds = list(dict.fromkeys((groups or {name: name for name in names}).values()))
+    for row, name in enumerate(names):
+        shade = kinds.index(groups[name] if groups else name) % 2
+        for axis in axes[0]:
+            axis.axhspan(row - 0.5, row + 0.5, color="0.94" if shade else "1", linewidth=0, zorder=0)
     if line is not None:
         left.axvline(line, color="0.4", linestyle="--")
     left.set_yticks(range(len(names)), names)
@@ -172,6 +176,7 @@ def forest(series, names, xlabel, line=None, slides=None, slides_label="mAP on A
         rows = [row for row, name in enumerate(names) if slides.get(name) is not None]
         axes[0, 1].scatter([slides[names[row]] for row in rows], rows, marker="D", color="0.3")
         axes[0, 1].set(xlabel=slides_label)
+        axes[0, 1].locator_params(axis="x", nbins=4)
         if line == 0:
             axes[0, 1].axvline(0, color="0.4", linestyle="--")
     figure.legend(loc="outside upper center", ncols=len(series))

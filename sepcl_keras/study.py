@@ -233,10 +233,9 @@ def report(found):
     for relation in RELATIONS:
         gaps = differences(relation, found)
         lines.append(f"{relation.number:2} {relation.claim}: {verdict(gaps)}")
-        for (lower, higher), gap in zip(relation.comparisons, gaps, strict=True):
+        for title, gap in zip(relation.titles().values(), gaps, strict=True):
             if gap is not None:
-                names = f"{' or '.join(higher)} over {' or '.join(lower)}"
-                lines.append(f"     {names}: {gap.mean:+.3f}, 95 % from {gap.low:+.3f} to {gap.high:+.3f}")
+                lines.append(f"     {title}: {gap.mean:+.3f}, 95 % from {gap.low:+.3f} to {gap.high:+.3f}")
     return "\n".join(lines)
 
 

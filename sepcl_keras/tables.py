@@ -49,7 +49,7 @@ def read_rows(path=ROOT / "data" / "rows.csv"):
 
 @dataclasses.dataclass(frozen=True)
 class Relation:
-    """A claim of the slides: that in each of some comparisons (lower, higher) the second is above the first in mAP.
+    """A claim read out of the slides' tables: that in each of some comparisons (lower, higher) the second has more mAP.
 
     Both are tuples of names; of several the best of each seed counts. `margin`: see `intervals.Difference`.
     """
@@ -58,6 +58,18 @@ class Relation:
     claim: str
     comparisons: tuple
     margin: float = 0.0
+
+    def titles(self):
+        """Comparison → what it subtracts from what."""
+        named = {
+            side: side[0] if len(side) == 1 else f"best of {side[0]} … {side[-1]}" for side in sum(self.comparisons, ())
+        }
+        return {pair: f"{named[pair[1]]} − {named[pair[0]]}" for pair in self.comparisons}
+
+    def slides(self, rows):
+        """Comparison → the slides' difference, by the dict of `read_rows`."""
+        best = {side: max(rows[name].slides for name in side) for side in sum(self.comparisons, ())}
+        return {pair: best[pair[1]] - best[pair[0]] for pair in self.comparisons}
 
 
 def _above(*pairs):
@@ -68,10 +80,11 @@ SINGLE, OR = ("S2", "S1", "F", "N"), ("S2∨F", "S2∨N", "S2∨F∨N")
 RELATIONS = (
     Relation(1, "SpecAugment helps mix-mix", _above(("mix-mix without SpecAugment", "mix-mix"))),
     Relation(2, "separation alone beats SpecAugment alone", _above(("mix-mix", "S2 without SpecAugment"))),
-    Relation(3, "both beat either", _above(("mix-mix", "S2"), ("S2 without SpecAugment", "S2"))),
+    Relation(3, "separation with SpecAugment beats each of the two alone",
+             _above(("mix-mix", "S2"), ("S2 without SpecAugment", "S2"))),
     Relation(4, "each snapshot alone beats mix-mix", _above(*(("mix-mix", name) for name in SINGLE))),
-    Relation(5, "N is no worse than S2 by more than 0.01", _above(("S2", "N")), margin=0.01),
-    Relation(6, "S2∨N beats S2 and N", _above(("S2", "S2∨N"), ("N", "S2∨N"))),
+    Relation(5, "N is at most 0.01 below S2", _above(("S2", "N")), margin=0.01),
+    Relation(6, "S2∨N beats S2, and beats N", _above(("S2", "S2∨N"), ("N", "S2∨N"))),
     Relation(7, "joint beats similarity in every row", _above(*((name, f"{name} joint") for name in SINGLE + OR))),
     Relation(8, "the best joint row is an OR of several snapshots",
              ((tuple(f"{name} joint" for name in SINGLE), tuple(f"{name} joint" for name in OR)),)),

@@ -17,7 +17,7 @@ from sepcl_keras.backend import has_gpu
 from sepcl_keras.checkpoint import CHECKPOINT
 from sepcl_keras.course import Course
 from sepcl_keras.files import ROOT, BadInput
-from sepcl_keras.tables import MAIN_ROW, read_rows
+from sepcl_keras.tables import MAIN_ROW, RELATIONS, read_rows
 
 ESC10 = ROOT.parent / "shared" / "esc10"
 
@@ -124,6 +124,7 @@ def test_every_training_gets_the_folder_its_checkpoint_stays_in(course, monkeypa
         (course.snapshots, ".separator.part/separator"),
         (course.encoder, "encoders/.main.part/main"),
         (course.supervised_encoder, "encoders/.supervised.part/supervised"),
+        (lambda: course.supervised_encoder(7), "encoders/.supervised-7.part/supervised-7"),
     ):
         with pytest.raises(Stopped):
             train()
@@ -160,6 +161,18 @@ def test_wrong_parameters_are_refused_in_one_sentence(arguments, message, tmp_pa
         Course(*arguments, tmp_path)
 
 
+def test_the_claims_are_what_the_slides_tables_say():
+    rows = read_rows()
+    for relation in RELATIONS:
+        gaps = relation.slides(rows)
+        assert min(gaps.values()) > -relation.margin and list(relation.titles()) == list(gaps)
+    assert RELATIONS[0].slides(rows) == {(("mix-mix without SpecAugment",), ("mix-mix",)): pytest.approx(0.265 - 0.248)}
+    (best,) = RELATIONS[7].slides(rows).values()
+    assert best == pytest.approx(0.310 - 0.301)
+    assert list(RELATIONS[5].titles().values()) == ["S2∨N − S2", "S2∨N − N"]
+    assert list(RELATIONS[7].titles().values()) == ["best of S2∨F joint … S2∨F∨N joint − best of S2 joint … N joint"]
+
+
 def test_rows_are_the_slides_tables():
     rows = read_rows()
     table_4 = [row for row in rows.values() if row.table == 4]
@@ -174,6 +187,20 @@ def test_rows_are_the_slides_tables():
     assert {row.constraints for row in triplets[:4]} == {(name,) for name in CONSTRAINTS}
     assert triplets[4].constraints == tuple(CONSTRAINTS) and triplets[4].slides == 0.244 and len(triplets) == 5
     assert rows["S2∨F∨N joint d=1024"].d == 1024 and rows["mix-mix with mix-back"].augmentation == "mix-back"
+
+
+def test_a_supervised_encoder_of_another_seed_is_of_the_ablations_size(course, monkeypatch):
+    def train(log_mel, labels, profile, seed, folder):
+        raise Stopped(profile.width, profile.supervised_steps, seed)
+
+    sizes = dict(width=6, ablation_width=2, supervised_steps=5, ablation_steps=3)
+    course.profile = dataclasses.replace(course.profile, **sizes)
+    monkeypatch.setattr(course_module.training, "train_supervised", train)
+    monkeypatch.setattr(Course, "log_mel", lambda self, split: None)
+    for seed, expected in ((None, (6, 5, 0)), (3, (2, 3, 3))):
+        with pytest.raises(Stopped) as stopped:
+            course.supervised_encoder(seed)
+        assert stopped.value.args == expected
 
 
 def test_the_untrained_encoder_depends_on_the_seed_alone(course):

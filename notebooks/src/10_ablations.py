@@ -36,6 +36,7 @@ import time
 
 import matplotlib.pyplot as plt
 import numpy as np
+from scipy.stats import t as student_t
 
 from sepcl_keras import notebook, study
 from sepcl_keras.intervals import map_draws, paired_difference
@@ -52,21 +53,22 @@ profile = course.profile
 # An **ablation** takes a system apart: leave one ingredient out, train again, and see what it was worth. The slides
 # do so in two tables, and compare with other systems in a third. All are kept in a single file, `data/rows.csv`, with one
 # line for each way to pretrain: which views make a pair, which **processors** (snapshots of the separator) may make them,
-# the weight of each loss, the augmentation, and the mAP that the slides give. A line is all that the training needs to know.
+# the weight of each loss, the augmentation, and the mAP that the slides give. One line of the file defines one training.
 #
-# Some lines are not in the slides: a control that is given the **true sources** of each scene for channels, coincidence
+# Some lines are not in the slides (they have no mAP in the last but two columns): a control that is given the **true sources** of each scene for channels, coincidence
 # alone, another augmentation (**mix-back**, a faint second clip as a background), and the parts of the **triplet** system of
 # 2018, the ancestor, which notebook 11 takes apart.
 
 # %%
 rows = read_rows()  # name -> Row
 notebook.table(
-    [dataclasses.asdict(row) | dict(processors=" or ".join(row.processors) or None,
-                                    constraints=", ".join(row.constraints) or None, d=row.d or profile.embedding_dim,
-                                    tutorial="yes" if row.tutorial else "") for row in rows.values()],
-    dict(row="row", table="slides' table", pairing="pair of views", processors="processors", similarity="similarity",
-         coincidence="coincidence", augmentation="augmentation", constraints="triplets by", d="d",
-         slides="slides mAP", tutorial="trained here", seeds="seeds in the study"),
+    [dict(row=row.row, table=row.table, views=" or ".join(row.processors) or ("" if row.constraints else "mixture"),
+          similarity="✓" if row.similarity else "", coincidence="✓" if row.coincidence else "",
+          constraints=", ".join(row.constraints), augmentation=row.augmentation or "", d=row.d or profile.embedding_dim,
+          slides=row.slides, tutorial="✓" if row.tutorial else "", seeds=row.seeds) for row in rows.values()],
+    dict(row="row", table="beside the slides' table", views="second view from", similarity="similarity",
+         coincidence="coincidence", constraints="triplets by", augmentation="augmentation", d="d", slides="slides mAP",
+         tutorial="trained here", seeds="seeds in the study"),
 )  # fmt: skip
 print("snapshots: N, F, S1, S2 stand at separator steps", dict(profile.snapshot_steps), "in this profile;")
 print("in the paper at 0, 500, 5,000 and 1.7 million")
@@ -98,17 +100,23 @@ table_4 = {}  # processors -> {joint or not: slides' mAP}
 for row in rows.values():
     if row.table == 4 and row.similarity:
         table_4.setdefault(row.processors, {})[row.coincidence > 0] = row.slides
-names = ["∨".join(processors) for processors in table_4]
+choices = ["∨".join(processors) for processors in table_4]
 alone, joint = (np.array([both[key] for both in table_4.values()]) for key in (False, True))
 
+
 # %%
+def dumbbells(axis, alone, joint, xlabel):
+    """A row for each choice of processors, similarity alone and joint as its two ends."""
+    axis.hlines(range(len(choices)), alone, joint, color="0.8", linewidth=3, zorder=1)
+    axis.scatter(alone, range(len(choices)), label="similarity", zorder=2)
+    axis.scatter(joint, range(len(choices)), marker="s", label="similarity and coincidence", zorder=2)
+    axis.set_yticks(range(len(choices)), choices)
+    axis.set(xlabel=xlabel, ylim=(len(choices) - 0.5, -0.5))
+
+
 figure, axis = plt.subplots(figsize=(7.5, 3.2))
-axis.hlines(range(len(names)), alone, joint, color="0.8", linewidth=3, zorder=1)
-axis.scatter(alone, range(len(names)), label="similarity", zorder=2)
-axis.scatter(joint, range(len(names)), marker="s", label="similarity and coincidence", zorder=2)
-axis.set_yticks(range(len(names)), names)
-axis.invert_yaxis()
-axis.set(xlabel="mAP on AudioSet, slides' Table 4", ylabel="processors")
+dumbbells(axis, alone, joint, "mAP on AudioSet, slides' Table 4 (the axis does not start at 0)")
+axis.set_ylabel("processors")
 axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 plt.show()
 
@@ -119,31 +127,33 @@ best_single = single[int(alone[single].argmax())]
 print(
     f"slides: joint above similarity alone in {(gain > 0).sum()} of {len(gain)} choices, by {gain.mean():.3f} on average"
 )
-print(f"slides: best single processor, similarity alone: {names[best_single]} ({alone[best_single]:.3f})")
-print(f"slides: best of all: {names[int(joint.argmax())]} joint ({joint.max():.3f})")
+print(f"slides: best single processor, similarity alone: {choices[best_single]} ({alone[best_single]:.3f})")
+print(f"slides: best of all: {choices[int(joint.argmax())]} joint ({joint.max():.3f})")
 print(f"slides: all {len(gain)} choices of processors lie within {np.ptp(alone):.3f} (similarity alone) "
       f"and {np.ptp(joint):.3f} (joint)")  # fmt: skip
 
 # %% [markdown]
-# Note how small these distances are, and that each of these numbers is *one* training. Ten claims can be read out of the
-# tables:
+# Note how small these distances are, and that each of these numbers is, as far as the slides say, *one* training. Ten
+# claims can be read out of the tables. *Joint* is training for similarity and coincidence, as in the figure; the last two
+# are of Table 5, where *ours* is S2∨F∨N joint with d = 128.
 
 # %%
+gaps_in_slides = {relation.number: relation.slides(rows) for relation in RELATIONS}
 notebook.table(
-    [dict(number=r.number, claim=r.claim) for r in RELATIONS], dict(number="", claim="the slides claim that")
-)
+    [dict(number=r.number if index == 0 else "", claim=r.claim if index == 0 else "", title=title,
+          slides=f"{gaps_in_slides[r.number][pair]:+.3f}")
+     for r in RELATIONS for index, (pair, title) in enumerate(r.titles().items())],
+    dict(number="", claim="claim", title="compared", slides="difference in the slides"),
+)  # fmt: skip
 
 # %% [markdown]
-# (*Joint* is training for similarity and coincidence; the last two are of Table 5, where *ours* is S2∨F∨N joint with
-# d = 128.)
-#
 # **Question.** Which of the ten would you bet on, at our size: thousands of times less data, a separator of minutes, 18
 # classes of made sounds? Write down *holds*, *fails* or *cannot be told* for each, before you go on.
 #
 # ## Four rows, trained here
 #
 # The rows flagged *trained here* go through `course.encoder(row, seed)`: fewer steps than the main encoder of notebook
-# 07 and (except at the smoke profile) a narrower network, so that all fit into a few minutes. Each is then frozen and
+# 07 and, at the tiny profile, a narrower network, so that all fit into a few minutes. Each is then frozen and
 # evaluated as in notebooks 08 and 09. Where a run is on disk already it is loaded, and the seconds shown are those of
 # loading. A seed fixes the initial weights, the order of clips and every random crop and mask.
 
@@ -182,15 +192,13 @@ print(f"untrained encoder: mAP {untrained['map']:.3f}, chance {chance:.3f}")
 
 # %%
 without_network = ("log-mel statistics", "random projection")
-full_size = {  # name in notebook 08 -> what gives the network
-    **{name: lambda name=name: name for name in without_network},
-    "untrained encoder": course.untrained_encoder,
-    "supervised encoder": lambda: course.supervised_encoder()[0],
-    "ours": lambda: course.encoder()[0],
-}
 known = (course.results("08") or {}).get("rows", {})
-print("from notebook 08:", ", ".join(name for name in full_size if name in known) or "nothing yet")
-full = {name: known.get(name) or course.evaluate(course.embeddings(make())) for name, make in full_size.items()}
+if not known:  # notebook 08 has not run: make what it would have made
+    networks = {name: name for name in without_network}
+    networks |= {"untrained encoder": course.untrained_encoder(), "ours": course.encoder()[0]}
+    networks["supervised encoder"] = course.supervised_encoder()[0]
+    known = {name: course.evaluate(course.embeddings(network)) for name, network in networks.items()}
+full = {name: known[name] for name in (*without_network, "untrained encoder", "supervised encoder", "ours")}
 
 # %% [markdown]
 # ## The table
@@ -226,16 +234,17 @@ notebook.table(
 #
 # Two rows with the same seed start from the same weights and see the same clips in the same order; the test scenes are
 # the same, too. So their difference is sharper than the two numbers are. Each comparison below changes one ingredient.
-# The line is the 95 % interval of notebook 08, test scenes drawn anew. **What another seed would give, it does not know.**
+# The line is a 95 % interval as under *Claims* in notebook 08: other test scenes. **What another seed would give, it does
+# not know.**
 
 # %%
-comparisons = {  # what changes: from, to
+comparisons = {  # what changes: (from, to)
     "pretraining at all": ("untrained encoder", "mix-mix"),
     "a channel as the second view": ("mix-mix", "S2"),
     "an untrained processor as well": ("S2", "S2∨N"),
     "coincidence as well": ("S2∨N", "S2∨N joint"),
 }
-comparisons = {title: pair for title, pair in comparisons.items() if set(pair) <= set(scores)}
+comparisons = {title: pair for title, pair in comparisons.items() if set(pair) <= set(scores)}  # by flags in the file
 labels = course.scenes["test"].labels
 drawn = {name: map_draws(labels, found) for name, found in scores.items()}  # name -> (1 + draws,)
 gaps = {title: paired_difference([drawn[a]], [drawn[b]]) for title, (a, b) in comparisons.items()}
@@ -249,20 +258,21 @@ notebook.forest(
     slides_label="difference on AudioSet (slides)",
 )  # fmt: skip
 for title, gap in gaps.items():
-    print(f"{titles[title]}: {gap.mean:+.3f}, 95 % from {gap.low:+.3f} to {gap.high:+.3f}: {gap.verdict}")
+    word = {"holds": "helps", "fails": "hurts", "undecided": "undecided"}[gap.verdict]
+    print(f"{titles[title]}: {gap.mean:+.3f}, 95 % from {gap.low:+.3f} to {gap.high:+.3f}: {word}, with this seed")
 
 # %% [markdown]
-# Whatever the verdicts above say: they are of these seeds. To learn about a *way to train*, train it several times.
+# Whatever these lines say, they say it of one seed. To learn about a *way to train*, train it several times.
 #
 # ## The study
 #
 # So every row was trained and evaluated with several seeds, on made scenes and on scenes of real recordings (ESC-10,
-# folds 1 to 4), twice as long as the rows above and tested on 1,000 scenes: hours of work, done once by `make study`. A
-# run is known by the hash of all that defines it; its numbers are a line of `data/results/`, with the commit and the
-# machine they come from, and no run is done twice. Rows, seeds, claims and the way to judge them were committed before
-# the first run. (In one thing seeds are not independent: all use the same separator.)
+# folds 1 to 4), for 200 steps at width 8, and tested on 1,000 scenes: hours of work, done once by `make study`. A run is
+# known by the hash of its configuration; its numbers are a line of `data/results/`, with the commit and the machine they
+# come from, and no run is done twice. Rows, seeds, claims and the way to judge them were committed before the runs.
 #
-# The controls are the same five as in notebook 08, and the true sources in place of the separator's channels.
+# The controls have the rows' size: the untrained encoder, a supervised one that trained for as many steps, the two
+# without a network, and the true sources in place of the separator's channels.
 
 # %%
 results = study.committed()  # data -> row -> seed -> numbers
@@ -279,51 +289,77 @@ for data, found in results.items():
                                d_prime="d′", qbe="QbE mAP", map_share="mAP, share of supervised", slides="slides mAP"))  # fmt: skip
 
 # %% [markdown]
-# The same as a **forest plot**: a point is the mean over seeds, its line the 95 % interval for other test scenes *and*
-# other seeds. With three seeds such an interval is honest and wide: three numbers say little about a fourth (Student's t
-# counts 4.3 standard errors where many seeds would need 2).
-#
-# **Question.** Where do you expect the true sources: a perfect separator?
+# The same as a **forest plot**: a point is the mean over seeds, its line a 95 % interval. It has two parts. *Other test
+# scenes*: as in notebook 08, 1.96 deviations of the draws on either side. *Other seeds*: the mean of n seeds is off by
+# about their standard deviation / √n, the **standard error**; but with three seeds that deviation is a guess itself, so
+# that 4.3 of these errors must be counted instead of 1.96 (**Student's t**). Both are added like the sides of a right
+# angle. By hand, for one row:
 
 # %%
 names = dict.fromkeys(name for name, _ in study.plan())  # of controls and rows, in order
-tables_2_and_4 = [name for name in names if name not in rows or rows[name].table in (2, 4)]
+for data, found in results.items():
+    draws = np.array([run["map_draws"] for run in found["untrained encoder"].values()])  # (seeds, 1 + draws)
+    number, measured = len(draws), draws[:, 0]
+    by_scenes = draws[:, 1:].mean(axis=0).std(ddof=1)
+    by_seeds = measured.std(ddof=1) / number**0.5 if number > 1 else 0.0
+    t = student_t.ppf(0.975, number - 1) if number > 1 else 0.0
+    reach = ((1.96 * by_scenes) ** 2 + (t * by_seeds) ** 2) ** 0.5
+    print(f"{data}, untrained encoder, {number} seed(s): {measured.mean():.3f} ± {reach:.3f}, from scenes "
+          f"{1.96 * by_scenes:.3f}, from seeds {t * by_seeds:.3f}")  # fmt: skip
+    low, high = study.level(found["untrained encoder"]).ends[1:]
+    assert np.isclose(reach, (high - low) / 2, rtol=1e-3), "by hand and by the library differ"
 
+# %% [markdown]
+# **Question.** Where do you expect the true sources: a perfect separator?
+
+# %%
+groups = {name: f"Table {rows[name].table}" if name in rows else "control" for name in names} | {"chance": "chance"}
+shown = ["chance", *(name for name in names if groups[name] != "Table 5")]
 levels = {data: {name: study.level(found[name]).ends for name in found} for data, found in results.items()}
+for data, found in results.items():
+    levels[data]["chance"] = (next(iter(found["untrained encoder"].values()))["chance"],) * 3
 slides = {name: row.slides for name, row in rows.items()}
-notebook.forest(levels, tables_2_and_4, "mAP, shallow classifier", slides=slides)
+notebook.forest(levels, shown, "mAP, shallow classifier", groups=groups, slides=slides)
+
+# %% [markdown]
+# And Table 4 as the slides' figure above shows it: what the coincidence task adds to each choice of processors.
+
+# %%
+figure, axes = plt.subplots(1, max(1, len(results)), figsize=(11, 3.2), sharey=True, squeeze=False)
+for axis, (data, found) in zip(axes[0], results.items()):
+    means = {line["row"]: line["map"] for line in study.table(found)}
+    ends = [[means.get(f"{'∨'.join(processors)}{joint}", np.nan) for processors in table_4] for joint in ("", " joint")]
+    dumbbells(axis, *ends, f"mAP, {data}")
+axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
+plt.show()
 
 # %% [markdown]
 # ## Ten claims
 #
-# A claim is about *differences*, and these are paired: by seed, and by test scene. It **holds** where the whole interval
-# lies above zero, **fails** where it lies below, else it is **undecided**; a claim of several comparisons holds where all
-# do and fails where one does. (Two exceptions are written into the claims: number 5 allows 0.01, and number 8 compares
-# the best of three rows with the best of four, for each seed.) Asking so many questions at 95 %, one or two answers
-# will be luck.
+# A claim is about *differences*, and these are paired: by seed, and by test scene. A comparison **holds** where the whole
+# interval lies above zero, **fails** where it lies below, else it is **undecided** (number 5 is judged against −0.01
+# instead of 0). A claim of several comparisons holds where all do, and fails where one does: such a claim can hardly
+# hold and easily fail. Number 8 compares the best of three rows with the best of four, for each seed; four have more luck
+# than three, so it is judged hard. There are 21 comparisons: if nothing differed at all, about one would still look decided.
 
 # %%
-lines, judged, shown = [], {}, {data: {} for data in results}
+lines, judged, differences = [], {}, {data: {} for data in results}
 for relation in RELATIONS:
     line = dict(number=relation.number, claim=relation.claim)
     for data, found in results.items():
-        differences = study.differences(relation, found)
-        line[data] = judged[f"{relation.number} {data}"] = study.verdict(differences)
-        for comparison, difference in zip(relation.comparisons, differences):
+        found = study.differences(relation, found)
+        line[data] = judged[f"{relation.number} {data}"] = study.verdict(found)
+        for title, difference in zip(relation.titles().values(), found):
             if difference:
-                shown[data][relation.number, comparison] = difference.ends
+                differences[data][f"{relation.number}: {title}"] = difference.ends
     lines.append(line)
 notebook.table(lines, dict(number="", claim="claim") | {data: data for data in results})
 
 # %%
-compared = [(relation.number, pair) for relation in RELATIONS for pair in relation.comparisons]
-name_of = {(n, pair): f"{n}: {' or '.join(pair[1])} − {' or '.join(pair[0])}" if n != 8 else "8: best OR − best single, joint"
-           for n, pair in compared}  # fmt: skip
-slides_gap = {name_of[n, (a, b)]: max(slides[x] for x in b) - max(slides[x] for x in a) for n, (a, b) in compared}
-notebook.forest(
-    {data: {name_of[key]: gap for key, gap in gaps.items()} for data, gaps in shown.items()}, list(name_of.values()),
-    "difference in mAP", line=0, slides=slides_gap, slides_label="difference on AudioSet (slides)",
-)  # fmt: skip
+numbers = {f"{r.number}: {title}": r.number for r in RELATIONS for title in r.titles().values()}
+slides_gap = {f"{r.number}: {title}": r.slides(rows)[pair] for r in RELATIONS for pair, title in r.titles().items()}
+notebook.forest(differences, list(numbers), "difference in mAP (scales differ)", line=0, groups=numbers,
+                slides=slides_gap, slides_label="on AudioSet (slides)")  # fmt: skip
 
 # %% [markdown]
 # WHY
@@ -336,7 +372,10 @@ notebook.forest(
 # * **S2 is not their S2.** Their last snapshot has seen 1.7 million steps, ours the number printed at the top.
 # * **One recipe for all.** Learning rate, temperature, masks and loss weights were not tuned for any row, and the
 #   trainings are short: a row that learns slowly looks worse than it may become.
-# * **One separator.** All seeds share it. With another one, a row that depends on it might stand elsewhere.
+# * **One separator, one set of recordings.** All seeds share the separator, the recordings and the training scenes. The
+#   intervals cover other seeds and other test scenes of the same recordings, nothing else.
+# * **One machine.** On another kind of processor, rounding alone makes another separator, and rows have moved by 0.01 to
+#   0.02 in mAP.
 # * **Rows that are not trained here** come from the study. Set `tutorial` to `yes` in `data/rows.csv`, and they join.
 
 # %%
@@ -381,7 +420,8 @@ for data, found in results.items():
     common = sorted(set(lower) & set(higher))
     for some in [[seed] for seed in common] + ([common] if common else []):
         gap = paired_difference([lower[seed] for seed in some], [higher[seed] for seed in some])
-        print(f"{data}, S2 − mix-mix, seeds {some}: {gap.mean:+.3f}, 95 % from {gap.low:+.3f} to {gap.high:+.3f}")
+        print(f"{data}, S2 − mix-mix, seeds {some}: {gap.mean:+.3f} ± {gap.high - gap.mean:.3f}")
+# The scenes' part is about what one seed shows; what all seeds show beyond it is the seeds' part.
 
 # %% [markdown]
 # **2.** How well does the order in the study agree with the slides'? Count the pairs of rows that stand in the same
@@ -415,5 +455,5 @@ assert 0 not in drawn[1], "a mixture among channels"
 # * Tian et al. 2020, *What makes for good views for contrastive learning?*: why a channel may be a better second view
 #   than the mixture.
 #
-# Next: [11 · The triplet ancestor](11_the_triplet_ancestor.ipynb), where the last two claims are judged, and where you
-# find what of the whole is reproduced here and what is not.
+# Next: [11 · The triplet ancestor](11_the_triplet_ancestor.ipynb), where Table 5 is looked at closely, and where you find
+# what of the whole is reproduced here and what is not.

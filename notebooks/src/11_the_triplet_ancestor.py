@@ -18,7 +18,7 @@
 # |---|---|
 # | **you will** | go back three years, to the triplet system of 2018: see its four constraints, choose a negative by hand, train it, and judge Table 5 |
 # | **you need** | views (05), NT-Xent (06), and how the study is judged (10) |
-# | **you make** | a triplet loss, an encoder trained by it, a curve over numbers of labels, and a list of what this course reproduces and what it does not |
+# | **you make** | a triplet's loss by hand, an encoder trained by it, a curve over numbers of labels, and a list of what this course reproduces and what it does not |
 # | **time** | about 1 minute on a CPU (tiny); on a GPU: not measured yet |
 
 # %% tags=["parameters"]
@@ -49,9 +49,11 @@ profile, rows = course.profile, read_rows()
 # In 2018 Jansen and colleagues asked what one knows about a sound *without* knowing what it is (*Unsupervised learning of
 # semantic audio representations*). They found four things, each a **constraint** on a good embedding:
 #
-# * **noise**: a sound with a little noise on it is still the same kind of sound;
-# * **shift**: so is one that comes a little later or sounds a little higher;
-# * **mixing**: a mixture still is what its parts are;
+# * **noise**: a sound with some noise on it is still the same kind of sound (each cell of the log-mel's magnitude grows
+#   by a random factor);
+# * **shift**: so is one that comes at another moment, or sounds a little higher or lower (time goes round by any number
+#   of frames, frequency moves by up to 10 of the 64 mel bands, and silence fills what is left);
+# * **mixing**: a mixture still is what its parts are (a second sound is added, with a quarter of the first one's energy);
 # * **proximity**: what is heard within a few seconds in the same recording is likely to be related.
 #
 # Each makes a **positive** for a patch of sound, the **anchor**: something that should lie close to it. You know two of
@@ -78,17 +80,34 @@ for name, constraint in CONSTRAINTS.items():
         batch = np.stack([patches[0], patches[2]])
         positives[name] = np.asarray(constraint(seed=course.seed)(batch, training=True))[0]
 notebook.show_log_mel(positives, columns=5)
-notebook.players({"anchor": moments[0], "proximity: another moment": moments[1], "mixed in, at a quarter": other})
-
-# %%
-h = course.untrained_encoder()(np.stack(list(positives.values())))
-h = np.asarray(h) / np.linalg.norm(h, axis=1, keepdims=True)
-for name, cosine in zip(list(positives)[1:], h[1:] @ h[0]):
-    change = np.abs(positives[name] - positives["anchor"]).mean()
-    print(f"{name:<10} changes the log-mel by {change:.2f} on average; cosine to the anchor, untrained: {cosine:.3f}")
+notebook.players({"anchor": moments[0], "proximity: another moment": moments[1], "the other scene, mixed in": other})
 
 # %% [markdown]
-# A positive whose cosine is near 1 before any training has little to teach: the network treats both alike already.
+# Noise, shift and mixing change the log-mel and not the waveform, so there is nothing of them to play. By eye they are
+# hard to tell from the anchor; so here is what each of them changes, positive minus anchor:
+
+# %%
+changes = {name: positive - positives["anchor"] for name, positive in positives.items() if name != "anchor"}
+largest = max(np.abs(change).max() for change in changes.values())
+figure, axes = plt.subplots(1, len(changes), figsize=(11, 2.3), sharey=True)
+for axis, (name, change) in zip(axes, changes.items()):
+    image = axis.imshow(change.T, origin="lower", aspect="auto", cmap="RdBu_r", vmin=-largest, vmax=largest)
+    axis.set(title=name, xlabel="frame")
+axes[0].set_ylabel("mel band")
+figure.colorbar(image, ax=axes, label="change of log mel")
+plt.show()
+
+# %%
+compared = positives | {"a stranger: the other scene": patches[2]}
+h = np.asarray(course.untrained_encoder()(np.stack(list(compared.values()))))
+h = h / np.linalg.norm(h, axis=1, keepdims=True)
+for name, cosine in zip(list(compared)[1:], h[1:] @ h[0]):
+    change = np.abs(compared[name] - compared["anchor"]).mean()
+    print(f"{name:<28} differs by {change:.2f} in log-mel; cosine to the anchor, untrained: {cosine:.4f}")
+
+# %% [markdown]
+# Compare with the last line. An untrained network puts almost everything close together; what counts is whether a positive
+# is nearer than a stranger. One that is so already, before any training, has little to teach.
 #
 # ## A triplet by hand
 #
@@ -112,24 +131,28 @@ notebook.table(
 )
 
 # %%
-figure, axis = plt.subplots(figsize=(4.2, 4.2))
+figure, axis = plt.subplots(figsize=(7.5, 4.2))
 turn = np.linspace(0, 2 * np.pi, 200)
 axis.plot(np.cos(turn), np.sin(turn), color="0.85")
-for radius, style in ((squared["positive"] ** 0.5, "-"), ((squared["positive"] + MARGIN) ** 0.5, "--")):
-    axis.plot(1 + radius * np.cos(turn), radius * np.sin(turn), style, color="0.6", linewidth=1)
+for far, style, title in (
+    (squared["positive"], "-", "as far as the positive"),
+    (squared["positive"] + MARGIN, "--", "farther by the margin"),
+):
+    axis.plot(1 + far**0.5 * np.cos(turn), far**0.5 * np.sin(turn), style, color="0.6", linewidth=1, label=title)
+colours = {"anchor": "black", "positive": "#1b6ca8"}
 for name, (x, y) in points.items():
-    axis.scatter(x, y, s=50, color="#d1603d" if name.startswith("n") else "#1b6ca8", zorder=3)
+    axis.scatter(x, y, s=50, color=colours.get(name, "#d1603d"), zorder=3)
     axis.annotate(name, (x, y), xytext=(-62, -10) if name == "positive" else (6, 6), textcoords="offset points")
-axis.set(
-    xlim=(-1.3, 1.9), ylim=(-1.3, 1.3), aspect="equal", title="as far as the positive (line), and the margin (dashed)"
-)
-axis.title.set_fontsize(9)
+axis.set(xlim=(-1.3, 1.9), ylim=(-1.3, 1.3), aspect="equal")
+axis.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
 plt.show()
 
 # %% [markdown]
-# n3 and n4 are so far already that their loss is 0: they teach nothing. n1 lies *closer* than the positive; always to take
-# the closest pulls everything to one point early in training. So the negative is chosen **semi-hard**: the closest of
-# those that are farther than the positive.
+# Outside of the dashed ring the loss is 0: n3 and n4 teach nothing. n1 lies *closer* than the positive, so its loss is the
+# highest. But early in training the closest stranger is close by accident, and the cheapest way to keep |a − p|² below
+# |a − n|² for it is to shrink all distances: everything then falls onto one point. So the negative is chosen
+# **semi-hard**: the closest of those that are farther than the positive. (Where none is, the library takes the farthest of
+# all.)
 #
 # **Question.** Which one is it here, and what is the loss?
 
@@ -146,14 +169,14 @@ print(f"the library, for the first row of the batch: {by_library[0]:.4f}")
 
 # %% [markdown]
 # Beside NT-Xent (notebook 06) this is thrifty: *one* negative an anchor instead of all others in the batch, and a loss
-# that stops caring once the margin is kept. There is no temperature, and no coincidence task.
-#
-# **Question.** If all embeddings fall onto one point, what is the loss?
+# that stops caring once the margin is kept. There is no temperature, and no coincidence task. If all embeddings fall onto
+# one point, both distances are 0, and the loss is the margin.
 #
 # ## Training it
 #
-# `TripletModel` draws, for each pair of patches, one of the four constraints. Encoder, clips, steps and seed are those
-# of the rows of notebook 10.
+# `TripletModel` takes pairs of patches, two moments of one clip each. The first is the anchor; for each pair one of the
+# four constraints is drawn, and where it is proximity, the second moment is the positive. Encoder, clips, steps and seed
+# are those of the rows of notebook 10.
 
 # %%
 encoder, history = course.encoder(rows["triplet joint"], seed=1 + course.seed, show=False)
@@ -187,21 +210,30 @@ quoted = [  # of the slides' Table 5; not built here
 notebook.table(quoted, dict(method="quoted only", d="d", slides="slides mAP"))
 
 # %% [markdown]
-# **Question.** The four constraints: which alone is worth most? The triplet paper had one answer; why might a random
-# crop from a scene of 5 s with one to three events do differently?
+# **Question.** The four constraints: which alone is worth most? Think of what it leaves for the encoder to find out.
 
 # %%
 results = study.committed()  # data -> row -> seed -> numbers
 table_5 = [*study.CONTROLS, "mix-mix", *(row.row for row in rows.values() if row.table == 5), MAIN_ROW]
 
 levels = {data: {name: study.level(found[name]).ends for name in found} for data, found in results.items()}
-notebook.forest(levels, table_5, "mAP, shallow classifier", slides={name: row.slides for name, row in rows.items()})
+groups = {name: "control" if name in study.CONTROLS else name.split()[0] == "triplet" for name in table_5}
+notebook.forest(levels, table_5, "mAP, shallow classifier", groups=groups,
+                slides={name: row.slides for name, row in rows.items()})  # fmt: skip
+
+# %%
+for data, found in results.items():
+    means = {line["row"]: line["map"] for line in study.table(found)}
+    alone = {name: means[name] for name in means if name.startswith("triplet") and "joint" not in name}
+    if alone:
+        print(f"{data}: from most to least, alone:", ", ".join(sorted(alone, key=alone.get, reverse=True)))
 
 # %% [markdown]
 # ## How much of what labels give?
 #
-# The triplet paper says its numbers as a share of the **supervised** control's: 84 % of its classification mAP and 41 % of
-# its retrieval mAP. That is a generous scale, for it has no zero: an untrained encoder stands far up on it, too.
+# The triplet paper gives its numbers as a share of what **supervised** training reaches: 84 % of its classification mAP
+# and 41 % of its retrieval mAP. As a share of mAP that is a generous scale: its zero is mAP 0, which even guessing exceeds.
+# Look where the untrained encoder stands on it.
 
 # %%
 lines = []
@@ -210,6 +242,7 @@ for data, found in results.items():
     lines += [dict(data=data, row=name, map=f"{shares[name]['map_share']:.0%}", qbe=f"{shares[name]['qbe_share']:.0%}")
               for name in ("untrained encoder", "triplet joint", MAIN_ROW, f"{MAIN_ROW} d=1024")
               if name in shares and shares[name]["map_share"]]  # fmt: skip
+lines.append(dict(data="AudioSet", row="triplet joint, as published in 2018", map="84%", qbe="41%"))
 notebook.table(lines, dict(data="data", row="encoder", map="share of supervised mAP", qbe="share of supervised QbE"))
 
 # %% [markdown]
@@ -219,18 +252,30 @@ notebook.table(lines, dict(data="data", row="encoder", map="share of supervised 
 # **Question.** Where will pretraining be worth most: with one label a class, or with all?
 
 # %%
-compared = ("log-mel statistics", "untrained encoder", "triplet joint", "mix-mix", MAIN_ROW, "supervised encoder")
+curves_of = ("log-mel statistics", "untrained encoder", "triplet joint", "mix-mix", MAIN_ROW, "supervised encoder")
 figure, axes = plt.subplots(1, max(1, len(results)), figsize=(11, 3.4), squeeze=False)
+curves = {data: {} for data in results}  # data -> name -> mAP with 1, 5, 20 and all
 for axis, (data, found) in zip(axes[0], results.items()):
-    for name in (name for name in compared if name in found):
-        runs = found[name].values()
-        curve = {count: np.mean([run["label_curve"][count] for run in runs]) for count in ("1", "5", "20")}
-        curve["all"] = np.mean([run["linear_map"] for run in runs])
-        style = ":" if name in study.CONTROLS else "-"
-        axis.plot(list(curve), list(curve.values()), marker=".", linestyle=style, label=name)
+    for name, colour in zip(curves_of, ("0.6", "0.3", *notebook.COLOURS)):
+        if name in found:
+            runs = found[name].values()
+            curve = [np.mean([run["label_curve"][count] for run in runs]) for count in ("1", "5", "20")]
+            curves[data][name] = np.array([*curve, np.mean([run["linear_map"] for run in runs])])
+            style = ":" if name in study.CONTROLS else "-"
+            axis.plot(
+                ("1", "5", "20", "all"), curves[data][name], marker=".", linestyle=style, color=colour, label=name
+            )
     axis.set(title=data, xlabel="labelled clips a class", ylabel="mAP, linear probe")
-axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+axes[0, 0].legend(loc="lower right", fontsize=7)
 plt.show()
+
+# %%
+for data, of_rows in curves.items():
+    if {MAIN_ROW, "untrained encoder"} <= set(of_rows):
+        gain = of_rows[MAIN_ROW] - of_rows["untrained encoder"]
+        share = gain / of_rows["untrained encoder"]
+        print(f"{data}: {MAIN_ROW} over untrained with 1, 5, 20 and all:",
+              ", ".join(f"{g:+.3f} ({s:+.0%})" for g, s in zip(gain, share)))  # fmt: skip
 
 # %% [markdown]
 # (The supervised encoder has seen all labels while it was trained; its curve is what *its* embedding needs. It is no
@@ -257,14 +302,14 @@ notebook.table(
 # | part | here | why |
 # |---|---|---|
 # | TDCN++, mixture consistency, MixIT | whole; outputs equal those of independent implementations | the slides cite papers that say how |
-# | four snapshots of one training | at other steps: the last after 2,400, not 1.7 million | minutes, not weeks |
+# | four snapshots of one training | at other steps: 0, 20, 150 and 2,400 instead of 0, 500, 5,000 and 1.7 million | minutes, not weeks |
 # | OR rule, random crops, SpecAugment, NT-Xent, coincidence prediction, joint training | whole; what the slides leave open is named where it is set | |
 # | CNN14, 75 million weights | the network is whole (`full` profile, and PANNs' weights can be read); the course trains one of 8 to 16 channels instead of 64 | two CPU cores |
 # | AudioSet: two million clips, 527 classes | not here: made sounds and ESC-10 | it cannot be passed on, and needs a GPU for days |
 # | levels of mAP | not comparable | other classes, other scenes |
-# | Tables 2, 4 and 5 | each row trained here, by several seeds; judged above | |
+# | Tables 2 and 4 | each row trained here, by several seeds; judged above | |
+# | Table 5 | ours and the triplet system likewise; the other three quoted | other systems, two of them need video |
 # | Table 1, Table 3, retrieval results | not seen | the slides do not show them |
-# | C3, MMV, Multi-format | quoted | other systems, two of them need video |
 # | the triplet system | its loss and constraints; not its ResNet-50 | the same encoder for all rows is the fairer comparison |
 
 # %%
@@ -294,8 +339,8 @@ print("recorded:", ", ".join(recorded))
 # %% [markdown]
 # ## Exercises
 #
-# **1.** Answer the question above by trial: what is the loss when all embeddings are the same? Is the margin then the
-# worst that can happen?
+# **1.** All embeddings on one point give the margin as loss. Is that the worst that can happen? Try embeddings whose
+# positives lie opposite their anchors.
 
 # %% tags=["solution"]
 same = np.ones((4, 8), "float32")
@@ -316,6 +361,7 @@ for name, constraint in CONSTRAINTS.items():
     made = later if constraint is None else constraint(seed=0)(anchors, training=True)
     found = np.asarray(Triplet().call(encoder(anchors), encoder(made)))
     print(f"{name:<10} {np.mean(found > 0):.0%} of the anchors have a loss, {found.mean():.4f} on average")
+# Where few have one, training has nothing left to do; where the average is near the margin, it has not begun.
 
 # %% [markdown]
 # ## What to read next
