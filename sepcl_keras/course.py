@@ -32,9 +32,12 @@ ENCODER_CODE = (*VIEWS_CODE, "augmentation", "narrow", "encoder")
 
 
 def code(modules):
-    """A fingerprint of the sources of these modules of the library, and of the backend they run on."""
+    """A fingerprint of the sources of these modules of the library, and of the backend and precision they run with."""
     sources = {name: Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8") for name in modules}
-    return fingerprint(sources | {"backend": keras.backend.backend()})
+    policy = keras.config.dtype_policy().name
+    return fingerprint(
+        sources | {"backend": keras.backend.backend()} | ({} if policy == "float32" else {"policy": policy})
+    )
 
 
 class Course:
@@ -70,12 +73,13 @@ class Course:
         if advice():
             print(advice())
 
-    def load_or_train(self, name, definition, make, load):
+    def load_or_train(self, name, definition, make, load, keep=True):
         """What `load(folder)` gives: from the artifact `name` if it is there and fits, else after `make(folder)`.
 
         `definition` is what the artifact depends on; `make` fills a folder, which takes its name only when it is
         whole, and returns what to keep beside it, such as a training history. The folder is empty, or as a run that
-        was stopped left it with a training's checkpoint, from which the training goes on. Returns (loaded, that).
+        was stopped left it with a training's checkpoint, from which the training goes on. Returns (loaded, that); with
+        `keep` both stay in memory.
         """
         mark = fingerprint(definition)
         if (name, mark) in self._kept:
@@ -95,12 +99,14 @@ class Course:
                     write_json(part / "manifest.json", content)
             print(f"{name}: made in {time.perf_counter() - began:.0f} s, kept in {self._shown(folder)}.")
         try:
-            self._kept[name, mark] = (load(folder), read_json(manifest)["history"])
+            loaded = load(folder), read_json(manifest)["history"]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise BadInput(
                 f"{folder}: expected a whole artifact, but {error}; delete the folder to make it anew."
             ) from None
-        return self._kept[name, mark]
+        if keep:
+            self._kept[name, mark] = loaded
+        return loaded
 
     def _shown(self, path):
         return path.relative_to(ROOT) if path.is_relative_to(ROOT) else path
@@ -183,8 +189,9 @@ class Course:
             constraints=row.constraints,
         )  # fmt: skip
 
+        control = row.processors == (processors.TRUE_SOURCES,)
+
         def make(folder):
-            control = row.processors == (processors.TRUE_SOURCES,)
             views = self.source_views() if control else self.views()
             encoder, history = training.pretrain(
                 lambda steps: processors.ViewPairs(
@@ -198,9 +205,9 @@ class Course:
         definition = self._separator_definition() | size | objective | {
             "pairing": row.pairing, "processors": row.processors, "batch_size": p.batch_size, "encoder_seed": seed,
             "code": code(ENCODER_CODE),
-        }  # fmt: skip
+        } | ({"reject_quiet": True} if control else {})  # fmt: skip
         name = "encoders/main" if main else f"encoders/{row.row.replace('∨', 'v').replace(' ', '_')}-{seed}"
-        return self.load_or_train(name, definition, make, load_encoder)
+        return self.load_or_train(name, definition, make, load_encoder, keep=main)
 
     def supervised_encoder(self, seed=None):
         """The control trained on the labels, and its history; with a seed of its own, at the size of the ablations."""
@@ -224,15 +231,18 @@ class Course:
         }  # fmt: skip
         return self.load_or_train(f"encoders/{name}", definition, make, load_encoder)
 
-    def untrained_encoder(self):
-        """The control that has seen nothing: the same network as initialised from the seed."""
-        return training.new_encoder(self.profile.embedding_dim, self.profile.width, self.seed)
+    def untrained_encoder(self, seed=None):
+        """The control that has seen nothing: the same network as initialised from the seed; the size as above."""
+        p = self.profile
+        return training.new_encoder(
+            p.embedding_dim, p.width if seed is None else p.ablation_width, self.seed if seed is None else seed
+        )
 
-    def embeddings(self, encoder):
-        """Split → h (scenes, windows, d) of an encoder, or of what `encoder` names of `evaluation.CONTROLS`."""
+    def embeddings(self, encoder, seed=0):
+        """Split → h (scenes, windows, d) of an encoder, or, drawn by `seed`, of what it names of `CONTROLS`."""
         control, d = evaluation.CONTROLS.get(encoder), self.profile.embedding_dim
         log_mels = {split: self.log_mel(split) for split in SPLITS}
-        return {split: control(x, d) if control else embed_log_mel(x, encoder) for split, x in log_mels.items()}
+        return {split: control(x, d, seed) if control else embed_log_mel(x, encoder) for split, x in log_mels.items()}
 
     @property
     def labels(self):

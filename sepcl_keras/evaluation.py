@@ -165,22 +165,26 @@ def linear_probe(train, train_labels, test):
     return scores
 
 
-def label_curve(train, labels, test, test_labels, counts=(1, 5, 20), draws=5, seed=0):
-    """Macro mAP of the `linear_probe` with few labels: a dict from the number of labelled clips a class to the mean.
+LABEL_CHOICES = 5  # of clips that keep their labels, for a mean
+
+
+def label_curve(train, labels, test, test_labels, counts=(1, 5, 20), seed=0):
+    """Macro mAP of the `linear_probe` with few labels: a dict from `str(count)` to the mean over five choices of clips.
 
     Args:
         train, test: embeddings (clips, d). labels, test_labels: multi-hot (clips, classes).
-        counts: clips of each class that keep their labels, all of them where a class has fewer; the rest is not used.
-        draws: how many choices of these clips the mean is over. seed: of the choices; smaller ones lie in larger ones.
+        counts: positives of each class that are chosen, all of them where it has fewer. A chosen clip keeps the labels
+            of all its classes, so that a class gets at least so many; the other clips are not used.
+        seed: of the choices; those of smaller counts lie in those of larger ones.
     """
     found = {count: [] for count in counts}
-    for draw in range(draws):
-        rng = np.random.default_rng((seed, draw))
+    for choice in range(LABEL_CHOICES):
+        rng = np.random.default_rng((seed, choice))
         positives = [rng.permutation(np.flatnonzero(label)) for label in labels.T]
         for count, maps in found.items():
             chosen = np.unique(np.concatenate([clips[:count] for clips in positives]))
             maps.append(mean_average_precision(test_labels, linear_probe(train[chosen], labels[chosen], test)))
-    return {count: float(np.mean(maps)) for count, maps in found.items()}
+    return {str(count): float(np.mean(maps)) for count, maps in found.items()}
 
 
 def _clip_scores(model, clips):
@@ -278,7 +282,7 @@ def random_projection(log_mels, d, seed=0):
     return np.stack([patches.astype("float32") @ matrix for patches in clips])
 
 
-CONTROLS = {  # without a network: functions of log-mel (clips, frames, mels) and d to (clips, windows, features)
-    "log-mel statistics": lambda log_mels, d: log_mel_statistics(log_mels, log_mels.shape[1] // PATCH_FRAMES),
+CONTROLS = {  # without a network: functions of log-mel (clips, frames, mels), d and seed to (clips, windows, features)
+    "log-mel statistics": lambda log_mels, d, seed=0: log_mel_statistics(log_mels, log_mels.shape[1] // PATCH_FRAMES),
     "random projection": random_projection,
 }

@@ -81,7 +81,7 @@ def _mean_of_defined(classes):
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """How much higher one way to train scores than another, with the ends of its 95 % interval.
+    """How much higher one way to train scores than another, with the ends of its interval (95 %, unless told).
 
     `margin`: how much lower it may be and still count as no worse.
     """
@@ -102,21 +102,22 @@ class Difference:
         return "holds" if self.low > -self.margin else "fails" if self.high < -self.margin else "undecided"
 
 
-def map_draws(labels, scores, resamples=RESAMPLES, seed=0):
+def map_draws(labels, scores, resamples=RESAMPLES):
     """Macro mAP (1 + resamples,): first as measured, then of test clips drawn anew.
 
-    Draws depend on the number of clips and the seed alone: those of two runs on the same clips are pairs.
+    Draws depend on the number of clips alone: those of two runs on the same clips are pairs.
     """
     everything = np.ones((1, len(labels)), int)
-    return mean_average_precisions(labels, scores, np.concatenate([everything, draws(len(labels), resamples, seed)]))
+    return mean_average_precisions(labels, scores, np.concatenate([everything, draws(len(labels), resamples)]))
 
 
-def paired_difference(lower, higher, margin=0.0):
+def paired_difference(lower, higher, margin=0.0, level=LEVEL):
     """The `Difference` in macro mAP of `higher` over `lower`, paired by seed and by test clip.
 
     Args:
         lower, higher: `map_draws` of each seed, (seeds, 1 + resamples), the same seeds in the same order.
         margin: see `Difference`.
+        level: of the interval.
 
     Other test clips would change it by the deviation over their draws, 2.0 of which count on either side; other seeds
     by the standard error of the seeds' own differences, of which Student's t for so few is counted (12.7 for two seeds,
@@ -128,7 +129,7 @@ def paired_difference(lower, higher, margin=0.0):
     gains, seeds = higher - lower, len(lower)
     mean, by_clips = float(gains[:, 0].mean()), np.nanvar(gains[:, 1:].mean(axis=0), ddof=1)
     by_seeds = gains[:, 0].var(ddof=1) / seeds if seeds > 1 else 0.0
-    wide = student_t.ppf((1 + LEVEL) / 2, [np.inf, max(1, seeds - 1)])  # standard errors on either side
+    wide = student_t.ppf((1 + level) / 2, [np.inf, max(1, seeds - 1)])  # standard errors on either side
     reach = float(np.sqrt(wide**2 @ [by_clips, by_seeds]))
     return Difference(mean, mean - reach, mean + reach, margin)
 

@@ -389,8 +389,19 @@ def test_label_curve_rises_with_labels_to_the_probe_with_all_of_them():
     train = labels @ rng.normal(size=(3, 8)) + rng.normal(0, 1.5, (90, 8))
     test = train + rng.normal(0, 1.0, train.shape)
     curve = label_curve(train, labels, test, labels, counts=(1, 5, 90))
-    assert curve[1] < curve[5] < curve[90]
-    assert curve[90] == pytest.approx(mean_average_precision(labels, linear_probe(train, labels, test)))
+    assert curve["1"] < curve["5"] < curve["90"]
+    assert curve["90"] == pytest.approx(mean_average_precision(labels, linear_probe(train, labels, test)))
     assert curve == label_curve(train, labels, test, labels, counts=(1, 5, 90))
     again = label_curve(train, labels, test, labels, counts=(5,))
-    assert again[5] == curve[5] and label_curve(train, labels, test, labels, counts=(5,), seed=1) != again
+    assert again["5"] == curve["5"] and label_curve(train, labels, test, labels, counts=(5,), seed=1) != again
+
+
+def test_a_chosen_clip_keeps_all_its_labels_and_each_class_has_its_number(monkeypatch):
+    labels = (np.random.default_rng(0).random((60, 3)) < 0.4).astype(float)
+    labels[:, 2] = [1.0] * 3 + [0.0] * 57  # a class with fewer than asked for
+    seen = []
+    monkeypatch.setattr(evaluation, "linear_probe", lambda train, of, test: seen.append(of) or np.zeros(labels.shape))
+    label_curve(np.zeros((60, 2)), labels, np.zeros((60, 2)), labels, counts=(1, 5))
+    for chosen, least in zip(seen, (1, 5) * 5, strict=True):
+        assert (chosen.sum(axis=0) >= [least, least, min(least, 3)]).all()
+        assert len(chosen) <= 2 * least + min(least, 3)

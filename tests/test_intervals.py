@@ -72,11 +72,9 @@ def draws_of(labels, runs):
 
 def test_draws_begin_with_what_was_measured_and_are_pairs():
     labels, scores = cases(3, clips=60)
-    ours = intervals.map_draws(labels, scores, 5, seed=7)
+    ours = intervals.map_draws(labels, scores, 5)
     assert ours[0] == pytest.approx(evaluation.mean_average_precision(labels, scores), abs=1e-12)
-    np.testing.assert_array_equal(
-        ours[1:], intervals.mean_average_precisions(labels, scores, intervals.draws(60, 5, 7))
-    )
+    np.testing.assert_array_equal(ours[1:], intervals.mean_average_precisions(labels, scores, intervals.draws(60, 5)))
 
 
 def test_a_difference_is_paired_by_seed_and_clip():
@@ -97,6 +95,19 @@ def test_a_difference_is_paired_by_seed_and_clip():
         for a, b in zip(lower, better, strict=True)
     ]
     assert difference.mean == pytest.approx(np.mean(expected), abs=1e-12)
+
+
+def test_with_one_seed_the_interval_is_the_deviation_of_the_paired_draws():
+    labels, scores = cases(1, clips=200, ties=False)
+    better = scores + 0.1 * labels  # nearly the same ranking, on the same clips
+    lower, higher = draws_of(labels, [scores]), draws_of(labels, [better])
+    difference = intervals.paired_difference(lower, higher)
+    paired = (higher - lower)[0, 1:].std(ddof=1)
+    assert difference.high - difference.mean == pytest.approx(1.959964 * paired, rel=1e-6)
+    unpaired = np.hypot(higher[0, 1:].std(ddof=1), lower[0, 1:].std(ddof=1))
+    assert paired < 0.3 * unpaired
+    wider = intervals.paired_difference(lower, higher, level=0.99)
+    assert wider.high - wider.mean == pytest.approx(2.575829 * paired, rel=1e-6)
 
 
 def test_where_only_seeds_differ_the_interval_is_students():

@@ -57,7 +57,7 @@ def test_view_zero_is_the_mixture_and_the_others_are_the_channels(views, mixture
         np.testing.assert_allclose(views.level[:, column], 20 * np.log10(gain), atol=1e-3)
 
 
-def test_views_by_true_sources_are_the_sources_and_silence_is_never_drawn(tmp_path):
+def test_views_by_true_sources_are_the_sources_and_silent_channels_are_never_drawn(tmp_path):
     scenes = Scenes(open_bank("made", get_profile("smoke")), "train", 24)
     write_source_views(tmp_path, scenes, batch_size=7)
     views, numbers = Views(tmp_path), scenes.number_of_events

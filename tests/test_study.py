@@ -3,12 +3,14 @@
 import dataclasses
 import json
 
+import keras
 import numpy as np
 import pytest
 
 from sepcl_keras import evaluation, study
 from sepcl_keras.course import Course
 from sepcl_keras.files import BadInput, fingerprint
+from sepcl_keras.profiles import get_profile
 from sepcl_keras.tables import RELATIONS, Relation, read_rows
 
 
@@ -30,7 +32,7 @@ def test_every_row_and_control_is_planned_with_three_seeds_or_more_the_first_bef
     assert [relation.number for relation in RELATIONS] == list(range(1, 11))
 
 
-def test_a_run_is_told_by_what_defines_it(course):
+def test_a_run_is_told_by_what_defines_it(course, monkeypatch):
     def mark(name="S2", seed=1, **changed):
         other = Course("smoke", "made", 0, course.folder)
         other.profile = dataclasses.replace(other.profile, **changed)
@@ -38,33 +40,39 @@ def test_a_run_is_told_by_what_defines_it(course):
 
     assert mark() == mark(pretraining_steps=1, width=32)
     marks = [mark(), mark("S1"), mark(seed=2), mark(ablation_steps=9), mark(batch_size=4), mark("untrained encoder")]
+    with monkeypatch.context() as patched:
+        patched.setattr(course.scenes["test"], "definition", {"other": "scenes"})
+        marks.append(fingerprint(study.definition(course, "S2", 1)))
+    keras.config.set_dtype_policy("mixed_bfloat16")
+    marks.append(mark())
+    keras.config.set_dtype_policy("float32")
     assert len(set(marks)) == len(marks)
 
 
-def record(name, seed, maps=(0.5, 0.5), **more):
-    of = {"version": study.VERSION, "training": json.loads(json.dumps(study.training_of(name))), "seed": seed}
+def record(name, seed, maps=(0.5, 0.5), setting="here", **more):
+    of = {"name": name, "training": json.loads(json.dumps(study.training_of(name))), "seed": seed, "setting": setting}
     results = {"map": maps[0], "map_draws": list(maps)} | dict.fromkeys(("linear_map", "d_prime", "qbe"), 0.25)
     results |= {"qbe_chance": 0.125, "chance": 0.0625} | more
-    return {"id": fingerprint(of), "row": name, "seed": seed, "definition": of, "results": results}
+    return {"id": fingerprint(of), "definition": of, "results": results}
 
 
 def test_what_is_done_is_not_done_again_and_what_is_missing_is(course, tmp_path, monkeypatch, capsys):
     done, path = [], tmp_path / "results" / "made.jsonl"
 
     def measure(course, name, seed):
-        if len(done) == 2 and path.read_text().count("\n") != 3:
+        if len(done) == 2:
             done.append(None)  # stops once, in the third run
             raise KeyboardInterrupt
         done.append((name, seed))
-        of = study.definition(course, name, seed)
-        return record(name, seed) | {"id": fingerprint(of), "definition": of}
+        return record(name, seed)["results"]
 
     planned = [("S2", 1), ("N", 1), ("S2", 2)]
     monkeypatch.setattr(study, "measure", measure)
     monkeypatch.setattr(study, "plan", lambda: planned)
     with pytest.raises(KeyboardInterrupt):
         study.run(course, path)
-    assert [record["row"] for record in study.read(path)] == ["S2", "N"]
+    assert [record["definition"]["name"] for record in study.read(path)] == ["S2", "N"]
+    path.write_text(path.read_text().rstrip())  # an editor may take the last line's end away
     study.run(course, path)
     study.run(course, path)
     assert done == [("S2", 1), ("N", 1), None, ("S2", 2)]
@@ -72,31 +80,66 @@ def test_what_is_done_is_not_done_again_and_what_is_missing_is(course, tmp_path,
     assert {name: sorted(seeds) for name, seeds in study.by_name(study.read(path)).items()} == {"S2": [1, 2], "N": [1]}
 
 
-@pytest.mark.parametrize("damage", ["{", '{"id": "x", "definition": {}}', "[]", '{"id": "x"}'])
-def test_a_damaged_line_is_named(tmp_path, damage):
+WHOLE = record("S2", 1)
+DAMAGED = [
+    (b"{", "Expecting property name"),
+    (b"[]", "list indices"),
+    (b"\xff", "invalid start byte"),
+    (json.dumps(WHOLE | {"id": "x"}).encode(), "its id x is not that of its definition"),
+    (json.dumps({key: value for key, value in WHOLE.items() if key != "results"}).encode(), "'results' is missing"),
+]
+
+
+@pytest.mark.parametrize("line, reason", DAMAGED)
+def test_a_damaged_line_is_named(tmp_path, line, reason):
     path = tmp_path / "made.jsonl"
-    path.write_text(json.dumps(record("S2", 1)) + "\n" + damage + "\n")
-    with pytest.raises(BadInput, match="made.jsonl, line 2: expected the record of a run"):
+    path.write_bytes(json.dumps(record("S2", 1)).encode() + b"\n" + line + b"\n")
+    with pytest.raises(BadInput, match=f"made.jsonl, line 2: expected the record of a run, but .*{reason}"):
         study.read(path)
 
 
-def test_results_of_another_training_do_not_count():
-    stale = record("S2", 1)
+def test_a_place_that_cannot_be_written_is_named_before_any_work(course, tmp_path, monkeypatch):
+    (tmp_path / "results").write_text("a file where a folder should be")
+    monkeypatch.setattr(study, "measure", None)
+    with pytest.raises(BadInput, match="made.jsonl: cannot be written"):
+        study.run(course, tmp_path / "results" / "made.jsonl")
+
+
+def test_only_what_may_be_compared_counts():
+    stale, elsewhere = record("S2", 1), record("S2", 2, setting="another profile, or other scenes")
     stale["definition"]["training"]["similarity"] = 0.5
-    older = record("S2", 2)
-    older["definition"]["version"] = 0
-    assert study.by_name([stale, older, record("S2", 3)]) == {"S2": {3: record("S2", 3)["results"]}}
+    whole = record("S2", 3)
+    assert study.by_name([stale, elsewhere, whole]) == {"S2": {3: whole["results"]}}
+    assert study.by_name([whole, elsewhere]) == {"S2": {2: elsewhere["results"]}} and study.by_name([]) == {}
 
 
 def test_a_run_is_evaluated_whole(course):
-    measured = study.measure(course, "random projection", 2)
-    results = measured["results"]
-    assert measured["id"] == fingerprint(json.loads(json.dumps(measured["definition"])))
+    results = study.measure(course, "random projection", 2)
     assert results["map_draws"][0] == pytest.approx(results["map"], abs=1e-5) and len(results["map_draws"]) == 1001
     found = [value for value in results["average_precisions"] if value is not None]
     assert np.mean(found) == pytest.approx(results["map"]) and results["skipped"] == 18 - len(found)
-    assert set(results["label_curve"]) == {1, 5, 20} and all(0 < value < 1 for value in results["label_curve"].values())
-    assert json.loads(json.dumps(measured, allow_nan=False))["machine"]["cores"] >= 1
+    assert set(results["label_curve"]) == {"1", "5", "20"} and all(0 < x < 1 for x in results["label_curve"].values())
+    assert json.loads(json.dumps(results, allow_nan=False)) == results
+    other = study.measure(course, "random projection", 3)
+    assert other["linear_map"] != results["linear_map"]  # another matrix: the linear probe itself has no luck
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="trainings take minutes on another backend")
+def test_from_the_command_line_to_the_report(course, tmp_path, monkeypatch, capsys):
+    planned = [("untrained encoder", 1), ("supervised encoder", 1), ("true sources", 1)]
+    monkeypatch.setattr(study, "plan", lambda: planned)
+    options = ["--profile", "smoke", "--out", str(course.folder.parents[2]), "--results", str(tmp_path)]
+    assert study.main(options) == 0
+    said = capsys.readouterr().out
+    assert "3 runs planned, 0 of them in" in said and "[3/3] true sources, seed 1: mAP" in said
+    assert "10 ours beats the joint triplet: too few seeds" in said
+    records = study.read(tmp_path / "made.jsonl")
+    assert [(r["definition"]["name"], r["definition"]["seed"]) for r in records] == planned
+    assert all(r["machine"]["cores"] >= 1 and r["seconds"] > 0 for r in records)
+    assert [r["results"]["last_loss"] is None for r in records] == [True, False, False]
+    assert set(study.committed(tmp_path)) == {"made"} and len(study.committed(tmp_path)["made"]) == 3
+    assert study.main(options) == 0
+    assert "3 runs planned, 3 of them in" in capsys.readouterr().out
 
 
 def test_the_table_holds_means_spreads_and_shares_of_the_supervised_control():
@@ -123,7 +166,7 @@ def test_verdicts():
     both = Relation(0, "", ((("S2",), ("N",)), (("F",), ("N",))))
 
     def verdict(**maps):
-        return study.verdict(study.differences(both, found_with(**maps)))
+        return study.judge(both, found_with(**maps))[0]
 
     low, high = (0.5, 0.5, 0.5), (0.6, 0.6, 0.6)
     assert verdict(S2=low, F=low, N=high) == "holds"
@@ -132,16 +175,38 @@ def test_verdicts():
     assert verdict(S2=low, N=high) == "too few seeds" == verdict(S2=low, F=low[:2], N=high)
     lower = found_with(S2=low, N=(0.495, 0.495, 0.495))
     for margin, expected in ((0.0, "fails"), (0.01, "holds")):
-        (gap,) = study.differences(Relation(0, "", ((("S2",), ("N",)),), margin), lower)
-        assert gap.verdict == expected
+        assert study.judge(Relation(0, "", ((("S2",), ("N",)),), margin), lower)[0] == expected
+
+
+def test_one_of_several_comparisons_must_fail_more_clearly_than_a_single_one():
+    close = found_with(S2=(0.55, 0.56, 0.562), N=(0.54, 0.54, 0.54))  # fails at 95 %, not at 1 - 5 % / 7
+    alone, (gap,) = study.judge(Relation(0, "", ((("S2",), ("N",)),)), close)
+    assert alone == "fails" and gap.high < 0
+    seven = Relation(0, "", ((("S2",), ("N",)),) * 7)
+    verdict, gaps = study.judge(seven, close)
+    assert verdict == "undecided" and gaps == [gap] * 7
 
 
 def test_of_several_rows_the_best_of_each_seed_counts_and_only_seeds_that_all_have():
     relation = Relation(0, "", ((("S2", "S1"), ("F", "N")),))
     found = found_with(S2=(0.5, 0.2, 0.9, 0.9), S1=(0.3, 0.4, 0.3, 0.1), F=(0.6, 0.1, 0.2), N=(0.1, 0.7, 0.1, 0.1))
-    (gap,) = study.differences(relation, found)
+    _, (gap,) = study.judge(relation, found)
     assert gap.mean == pytest.approx(np.mean([0.6 - 0.5, 0.7 - 0.4, 0.2 - 0.9]))
-    assert "F or N over S2 or S1" not in study.report(found) and "S2" in study.report(found)
+
+
+def test_the_report_has_a_line_for_each_row_and_each_comparison():
+    report = study.report(found_with(**{"mix-mix": (0.5,) * 3, "S2 without SpecAugment": (0.6,) * 3, "S2": (0.6,) * 2}))
+    assert " 2 separation alone beats SpecAugment alone: holds" in report
+    assert "S2 without SpecAugment − mix-mix: +0.100, 95 % from +0.100 to +0.100" in report
+    assert " 3 separation with SpecAugment beats each of the two alone: too few seeds" in report
+    assert sum(line.startswith(("mix-mix ", "S2 ")) for line in report.splitlines()) == 3
+
+
+def test_a_row_with_too_few_seeds_has_no_interval():
+    found = found_with(S2=(0.5, 0.6), N=(0.5, 0.6, 0.7))
+    assert study.level(found["S2"]) == pytest.approx((0.55, 0.55, 0.55))
+    mean, low, high = study.level(found["N"])
+    assert mean == pytest.approx(0.6) and high - mean > 4.3 * 0.1 / 3**0.5 and mean - low == pytest.approx(high - mean)
 
 
 def test_wrong_arguments_are_one_sentence(tmp_path, capsys):
@@ -152,10 +217,15 @@ def test_wrong_arguments_are_one_sentence(tmp_path, capsys):
 @pytest.mark.parametrize("path", sorted(study.FOLDER.glob("*.jsonl")), ids=lambda path: path.stem)
 def test_committed_results_are_of_the_table_as_it_is(path):
     records = study.read(path)
-    assert {(record["row"], record["seed"]) for record in records} <= set(study.plan())
-    assert sum(len(seeds) for seeds in study.by_name(records).values()) == len(records)
+    found = study.by_name(records)
+    assert {(name, seed) for name, seeds in found.items() for seed in seeds} <= set(study.plan())
+    assert sum(map(len, found.values())) == len(records), "results of another setting, or of another table"
+    profile = json.loads(json.dumps(dataclasses.asdict(get_profile("study"))))
     for record in records:
         assert record["commit"] and not record["commit"].endswith("+"), "results of code that is not committed"
+        setting = record["definition"]["setting"]
+        assert setting["version"] == study.VERSION
+        assert setting["profile"] == {key: profile[key] for key in set(profile) - set(study.NOT_DEFINING)}
         classes = [value for value in record["results"]["average_precisions"] if value is not None]
         assert np.mean(classes) == pytest.approx(record["results"]["map"], abs=1e-6)
-        assert set(evaluation.CONTROLS) <= {other["row"] for other in records}
+    assert set(evaluation.CONTROLS) <= set(found)

@@ -216,7 +216,7 @@ notebook.table(quoted, dict(method="quoted only", d="d", slides="slides mAP"))
 results = study.committed()  # data -> row -> seed -> numbers
 table_5 = [*study.CONTROLS, "mix-mix", *(row.row for row in rows.values() if row.table == 5), MAIN_ROW]
 
-levels = {data: {name: study.level(found[name]).ends for name in found} for data, found in results.items()}
+levels = {data: {name: study.level(found[name]) for name in found} for data, found in results.items()}
 groups = {name: "control" if name in study.CONTROLS else name.split()[0] == "triplet" for name in table_5}
 notebook.forest(levels, table_5, "mAP, shallow classifier", groups=groups,
                 slides={name: row.slides for name, row in rows.items()})  # fmt: skip
@@ -246,8 +246,9 @@ lines.append(dict(data="AudioSet", row="triplet joint, as published in 2018", ma
 notebook.table(lines, dict(data="data", row="encoder", map="share of supervised mAP", qbe="share of supervised QbE"))
 
 # %% [markdown]
-# And labels are what is scarce. So here the linear probe gets 1, 5 and 20 labelled clips of each class, and then all;
-# each point is a mean over seeds and over five choices of the clips.
+# And labels are what is scarce. So here the linear probe gets 1, 5 and 20 labelled clips of each class, and then all (a
+# clip with several classes counts for each, so that classes get up to twice as many); each point is a mean over seeds and
+# over five choices of the clips.
 #
 # **Question.** Where will pretraining be worth most: with one label a class, or with all?
 
@@ -265,7 +266,7 @@ for axis, (data, found) in zip(axes[0], results.items()):
             axis.plot(
                 ("1", "5", "20", "all"), curves[data][name], marker=".", linestyle=style, color=colour, label=name
             )
-    axis.set(title=data, xlabel="labelled clips a class", ylabel="mAP, linear probe")
+    axis.set(title=data, xlabel="labelled clips a class, at least", ylabel="mAP, linear probe")
 axes[0, 0].legend(loc="lower right", fontsize=7)
 plt.show()
 
@@ -287,7 +288,7 @@ for data, of_rows in curves.items():
 
 # %%
 judged = {
-    data: {relation.number: study.verdict(study.differences(relation, found)) for relation in RELATIONS}
+    data: {relation.number: study.judge(relation, found)[0] for relation in RELATIONS}
     for data, found in results.items()
 }
 notebook.table(
