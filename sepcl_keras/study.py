@@ -25,7 +25,7 @@ from sepcl_keras.course import Course
 from sepcl_keras.files import ROOT, BadInput, atomic, fingerprint
 from sepcl_keras.tables import RELATIONS, read_rows
 
-VERSION = 1  # of what a run means: raised when the code changes that, so that older numbers do not count
+VERSION = 2  # of what a run means: raised when the code changes that, so that older numbers do not count
 FOLDER = ROOT / "data" / "results"
 CONTROLS = (*evaluation.CONTROLS, "untrained encoder", "supervised encoder")
 CONTROL_SEEDS = 3  # as `seeds` of a row
