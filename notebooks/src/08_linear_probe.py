@@ -463,8 +463,8 @@ print(f"{len(single)} scenes; another one, picked at random, is of the same clas
 
 # %% [markdown]
 # The percentages are counted with all dimensions, by the cosine, and never between scenes that share a recording; the
-# maps only illustrate them, for the six most frequent classes in colour. Trust the percentages: eyes find islands in the
-# map of random numbers, too.
+# maps only illustrate them, for the six most frequent classes in colour. The map of random numbers shows what no order
+# looks like. Where picture and percentage disagree, trust the percentage.
 #
 # ## Listen to what it says
 #
