@@ -19,7 +19,7 @@
 # | **you will** | change one ingredient of the system at a time, see how little one training says, and judge ten claims of the slides by a study of many |
 # | **you need** | what a processor, the OR rule and the two losses are (05, 06), and the metrics (08, 09) |
 # | **you make** | four rows, trained; the study's tables as forest plots, the slides' numbers beside them; ten verdicts |
-# | **time** | about 3 minutes on a CPU (tiny), nearly all of it training; on a GPU: not measured yet |
+# | **time** | about 4 minutes on a CPU (tiny), nearly all of it training; on a GPU: not measured yet |
 
 # %% tags=["parameters"]
 import os
