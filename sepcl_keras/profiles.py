@@ -42,6 +42,14 @@ class Profile:
 # 256 cosines tell pitches apart from the first step on.
 _SMALL_SEPARATOR = dict(frame_length=256, frame_step=128, dilations=(1, 2, 4, 8, 16, 32, 64), repeats=2)
 
+_TINY = Profile(
+    name="tiny",
+    events_per_class=dict(train=40, validation=12, test=20),
+    scenes=dict(train=1200, validation=240, test=400),
+    separator=_SMALL_SEPARATOR | dict(num_basis=256, bottleneck=96, hidden=192),
+    snapshot_steps=dict(N=0, F=20, S1=150, S2=2400),
+)
+
 PROFILES = {
     profile.name: profile
     for profile in (
@@ -62,20 +70,9 @@ PROFILES = {
             ablation_width=4,
             ablation_steps=8,
         ),
-        Profile(
-            name="tiny",
-            events_per_class=dict(train=40, validation=12, test=20),
-            scenes=dict(train=1200, validation=240, test=400),
-            separator=_SMALL_SEPARATOR | dict(num_basis=256, bottleneck=96, hidden=192),
-            snapshot_steps=dict(N=0, F=20, S1=150, S2=2400),
-        ),
-        Profile(
-            name="study",  # the tables with their error bars: hours on a CPU
-            events_per_class=dict(train=40, validation=12, test=20),
-            scenes=dict(train=1200, validation=240, test=1000),
-            separator=_SMALL_SEPARATOR | dict(num_basis=256, bottleneck=96, hidden=192),
-            snapshot_steps=dict(N=0, F=20, S1=150, S2=2400),
-            ablation_steps=200,
+        _TINY,
+        dataclasses.replace(  # the tables with their error bars: hours on a CPU
+            _TINY, name="study", scenes=_TINY.scenes | dict(test=1000), ablation_steps=200
         ),
         Profile(
             name="full",  # the paper's networks, snapshots at its steps; for a GPU
