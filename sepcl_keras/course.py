@@ -53,6 +53,7 @@ class Course:
             seed = int(seed)
         if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
             raise BadInput(f"SEED={seed!r}: expected a whole number, zero or more.")
+        self.arguments = profile, data, seed, out
         self.profile, self.seed = get_profile(profile), seed
         self.bank = open_bank(data, self.profile)
         self.folder = Path(out or ROOT / "artifacts") / profile / self.bank.name / f"seed{seed}"

@@ -4,9 +4,11 @@ python -m sepcl_keras.study --data made        trains and evaluates what is miss
 """
 
 import argparse
+import concurrent.futures
 import dataclasses
 import json
 import logging
+import multiprocessing
 import os
 import platform
 import subprocess
@@ -23,6 +25,8 @@ from sepcl_keras import evaluation, intervals
 from sepcl_keras.backend import has_gpu
 from sepcl_keras.course import Course
 from sepcl_keras.files import ROOT, BadInput, atomic, fingerprint
+from sepcl_keras.processors import TRUE_SOURCES
+from sepcl_keras.scenes import SPLITS
 from sepcl_keras.tables import RELATIONS, read_rows
 
 VERSION = 2  # of what a run means: raised when the code changes that, so that older numbers do not count
@@ -140,8 +144,52 @@ def add(path, record=None):
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-def run(course, path):
-    """Does what is planned and not in the file `path` yet, and adds each run to it as it ends."""
+_course = None  # of a process that does some of the runs
+
+
+def _open(arguments, policy):
+    global _course
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # many small networks, each traced once: no reason to warn
+    keras.config.set_dtype_policy(policy)
+    _course = Course(*arguments)
+
+
+def _timed(name, seed, course=None):
+    began = time.perf_counter()
+    results = measure(course or _course, name, seed)
+    return name, seed, round(time.perf_counter() - began, 1), results
+
+
+def measured(course, todo, jobs):
+    """(name, seed, seconds, results) of each run, as it ends; with several jobs each has a process and its cores.
+
+    Half of a run is work for one core: two runs side by side on two cores, each with one thread, end sooner than one
+    after the other with two.
+    """
+    if jobs == 1 or len(todo) < 2:
+        yield from (_timed(name, seed, course) for name, seed in todo)
+        return
+    rows = [read_rows()[name] for name, _ in todo if name in read_rows()]
+    for split in SPLITS:
+        course.log_mel(split)
+    # What all share is made before they start.
+    for of_sources, make in ((True, course.source_views), (False, course.views)):
+        if any((TRUE_SOURCES in row.processors) == of_sources for row in rows):
+            make()
+    threads = str(max(1, os.cpu_count() // jobs))
+    os.environ |= dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), threads)
+    pool = concurrent.futures.ProcessPoolExecutor(
+        jobs, multiprocessing.get_context("spawn"), _open, (course.arguments, keras.config.dtype_policy().name)
+    )
+    try:
+        waiting = [pool.submit(_timed, name, seed) for name, seed in todo]
+        yield from (future.result() for future in concurrent.futures.as_completed(waiting))
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def run(course, path, jobs=1):
+    """Does what is planned and not in the file `path` yet, `jobs` runs at a time; adds each to the file as it ends."""
     done = {record["id"] for record in read(path)}
     todo = [(name, seed) for name, seed in plan() if fingerprint(definition(course, name, seed)) not in done]
     print(f"{len(plan())} runs planned, {len(plan()) - len(todo)} of them in {path}", flush=True)
@@ -151,10 +199,8 @@ def run(course, path):
         "python": platform.python_version(),
     }  # fmt: skip
     origin, began = {"commit": commit(), "machine": machine}, time.perf_counter()  # of the code as it was read
-    for number, (name, seed) in enumerate(todo, start=1):
-        started = time.perf_counter()
-        of, results = definition(course, name, seed), measure(course, name, seed)
-        seconds = round(time.perf_counter() - started, 1)
+    for number, (name, seed, seconds, results) in enumerate(measured(course, todo, jobs), start=1):
+        of = definition(course, name, seed)
         add(path, {"id": fingerprint(of), "definition": of, **origin, "seconds": seconds, "results": results})
         minutes = (time.perf_counter() - began) / 60
         left = minutes / number * (len(todo) - number)
@@ -253,6 +299,9 @@ def main(arguments=None):
     parser.add_argument("--data", default="made", help="made, or a folder in the layout of ESC-50")
     parser.add_argument("--out", default=None, help="folder of networks and views; default artifacts/")
     parser.add_argument("--results", default=None, help="folder of results; default data/results/ for profile study")
+    parser.add_argument(
+        "--jobs", type=int, default=None, help="runs at a time; default one a core, at most 4; 1 on a GPU"
+    )
     options = parser.parse_args(arguments)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # many small networks, each traced once: no reason to warn
     if has_gpu():
@@ -263,7 +312,7 @@ def main(arguments=None):
         path = Path(folder) / f"{course.bank.name}.jsonl"
         if course.bank.name == "made" and options.data != "made":
             raise BadInput(f"DATA={options.data!r}: expected a folder with another name than that of the made sounds.")
-        run(course, path)
+        run(course, path, options.jobs or (1 if has_gpu() else min(4, os.cpu_count())))
         print(report(by_name(read(path))))
     except BadInput as error:
         print(error, file=sys.stderr)
