@@ -1,4 +1,4 @@
-"""The study: every row of the tables by several seeds, each run once; its numbers, and what they say of the relations.
+"""The study: every row of the tables by several seeds, each run once.
 
 python -m sepcl_keras.study --data made        trains and evaluates what is missing in data/results/made.jsonl
 """
@@ -25,25 +25,14 @@ from sepcl_keras import evaluation, intervals
 from sepcl_keras.backend import has_gpu
 from sepcl_keras.course import Course
 from sepcl_keras.files import ROOT, BadInput, atomic, fingerprint
+from sepcl_keras.findings import FOLDER, by_name, read, report
 from sepcl_keras.processors import TRUE_SOURCES
 from sepcl_keras.scenes import SPLITS
-from sepcl_keras.tables import RELATIONS, read_rows
+from sepcl_keras.tables import plan, read_rows, training_of
 
 VERSION = 2  # of what a run means: raised when the code changes that, so that older numbers do not count
-FOLDER = ROOT / "data" / "results"
-CONTROLS = (*evaluation.CONTROLS, "untrained encoder", "supervised encoder")
-CONTROL_SEEDS = 3  # as `seeds` of a row
-LEAST_SEEDS = 3  # fewer decide nothing
-# What no run of the study depends on: of a profile, sizes of the networks that are no part of it; of a row.
+# Of a profile, what no run of the study depends on: sizes of the networks that are no part of it.
 NOT_DEFINING = ("name", "width", "pretraining_steps", "supervised_steps")
-NOT_OF_A_TRAINING = ("row", "table", "slides", "tutorial", "seeds")
-METRICS = ("map", "linear_map", "d_prime", "qbe")
-
-
-def plan():
-    """The table of runs: pairs (name, seed) of each row and control, the first seed of all before the second of any."""
-    seeds = dict.fromkeys(CONTROLS, CONTROL_SEEDS) | {name: row.seeds for name, row in read_rows().items()}
-    return [(name, seed) for seed in range(1, max(seeds.values()) + 1) for name in seeds if seed <= seeds[name]]
 
 
 def definition(course, name, seed):
@@ -59,12 +48,6 @@ def definition(course, name, seed):
     }  # fmt: skip
     of = {"name": name, "training": training_of(name), "seed": seed, "setting": setting}
     return json.loads(json.dumps(of))  # lists for tuples, as it will be read again
-
-
-def training_of(name):
-    """What defines the training of a row, None for a control."""
-    row = read_rows().get(name)
-    return row and {key: value for key, value in dataclasses.asdict(row).items() if key not in NOT_OF_A_TRAINING}
 
 
 def embeddings(course, name, seed):
@@ -117,23 +100,6 @@ def processor():
         return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def read(path):
-    """The records in a file of results, one a line; an empty list where there is none yet."""
-    path, records = Path(path), []
-    lines = path.read_bytes().splitlines() if path.exists() else []
-    for number, line in enumerate(lines, start=1):
-        try:
-            record = json.loads(line)
-            of, _ = record["definition"], record["results"]["map_draws"]
-            if record["id"] != fingerprint(of) or not {"name", "training", "seed", "setting"} <= set(of):
-                raise ValueError(f"its id {record['id']} is not that of its definition")
-        except (ValueError, KeyError, TypeError) as error:
-            reason = f"{error} is missing" if isinstance(error, KeyError) else error
-            raise BadInput(f"{path}, line {number}: expected the record of a run, but {reason}.") from None
-        records.append(record)
-    return records
 
 
 def add(path, record=None):
@@ -208,111 +174,27 @@ def run(course, path, jobs=1):
               f"{minutes:.0f} min so far, about {left:.0f} to go", flush=True)  # fmt: skip
 
 
-def by_name(records):
-    """Name → seed → results, of the records that may be compared: those in the setting of the last one whose training
-    is still that of the table."""
-    found = {}
-    for record in records:
-        of = record["definition"]
-        same_setting = fingerprint(of["setting"]) == fingerprint(records[-1]["definition"]["setting"])
-        if same_setting and fingerprint(of["training"]) == fingerprint(training_of(of["name"])):
-            found.setdefault(of["name"], {})[of["seed"]] = record["results"]
-    return found
-
-
-def committed(folder=FOLDER):
-    """Data → name → seed → results, of all files in the folder that hold some; made sounds first."""
-    paths = sorted(Path(folder).glob("*.jsonl"), key=lambda path: (path.stem != "made", path.stem))
-    return {path.stem: found for path in paths if (found := by_name(read(path)))}
-
-
-def level(of_seeds):
-    """Mean mAP over the seeds of a row (seed → results), and its interval's ends: the mean where seeds are too few."""
-    draws = np.array([results["map_draws"] for results in of_seeds.values()])
-    if len(draws) < LEAST_SEEDS:
-        return (float(draws[:, 0].mean()),) * 3
-    return intervals.paired_difference(np.zeros_like(draws), draws).ends
-
-
-def table(found):
-    """A dict for each row and control that has run, in the order of the plan: means over seeds of `METRICS`, `spread`
-    (standard deviation of mAP over seeds), mAP and QbE as a share of the supervised control's, the slides' mAP."""
-    rows, lines = read_rows(), []
-    for name in dict.fromkeys(name for name, _ in plan() if name in found):
-        runs = list(found[name].values())
-        line = {key: float(np.mean([results[key] for results in runs])) for key in (*METRICS, "qbe_chance", "chance")}
-        line["spread"] = float(np.std([results["map"] for results in runs], ddof=1)) if len(runs) > 1 else None
-        lines.append({"row": name, "seeds": len(runs), "slides": rows[name].slides if name in rows else None} | line)
-    (ceiling,) = [line for line in lines if line["row"] == "supervised encoder"] or [None]
-    for line in lines:
-        line |= {f"{key}_share": ceiling and line[key] / ceiling[key] for key in ("map", "qbe")}
-    return lines
-
-
-def judge(relation, found):
-    """The verdict on a relation, and for each comparison its `Difference`, None where it has too few seeds.
-
-    A comparison takes the seeds that all its rows have. The relation holds where each comparison does, and fails where
-    one does although it is one of several: its interval is as much wider as Bonferroni asks, so that a relation of many
-    comparisons, all truly zero, fails no more often than one of a single one. Else it is undecided. Where the best of
-    several rows is compared, more rows have more luck: with four and three that are truly equal, by 0.002 (seeds 0.01
-    apart) to 0.005 (0.03) in favour of the four.
-    """
-    gaps, refuted = [], False
-    for sides in relation.comparisons:
-        seeds = sorted(set.intersection(*(set(found.get(name, ())) for side in sides for name in side)))
-        if len(seeds) < LEAST_SEEDS:
-            gaps.append(None)
-            continue
-        pair = [  # (seeds, 1 + draws), each the best of its rows
-            np.max([[found[name][seed]["map_draws"] for seed in seeds] for name in side], axis=0) for side in sides
-        ]
-        gaps.append(intervals.paired_difference(*pair, relation.margin))
-        level = 1 - (1 - intervals.LEVEL) / len(relation.comparisons)
-        refuted |= intervals.paired_difference(*pair, relation.margin, level).verdict == "fails"
-    if None in gaps:
-        return "too few seeds", gaps
-    holds = all(gap.verdict == "holds" for gap in gaps)
-    return "fails" if refuted else "holds" if holds else "undecided", gaps
-
-
-def report(found):
-    """The table and the relations as text."""
-    lines = [f"{'':28} seeds  mAP   ± sd   linear d′    QbE   of supervised: mAP QbE  slides"]
-    for line in table(found):
-        cells = [line["map"], line["spread"], line["linear_map"], line["d_prime"], line["qbe"], line["map_share"],
-                 line["qbe_share"], line["slides"]]  # fmt: skip
-        cells = " ".join("  –  " if cell is None else f"{cell:5.3f}" for cell in cells)
-        lines.append(f"{line['row']:28} {line['seeds']:5} {cells}")
-    for relation in RELATIONS:
-        verdict, gaps = judge(relation, found)
-        lines.append(f"{relation.number:2} {relation.claim}: {verdict}")
-        for title, gap in zip(relation.titles().values(), gaps, strict=True):
-            if gap is not None:
-                lines.append(f"     {title}: {gap.mean:+.3f}, 95 % from {gap.low:+.3f} to {gap.high:+.3f}")
-    return "\n".join(lines)
-
-
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="study", help="study; smoke shows in minutes that all of it runs")
     parser.add_argument("--data", default="made", help="made, or a folder in the layout of ESC-50")
     parser.add_argument("--out", default=None, help="folder of networks and views; default artifacts/")
     parser.add_argument("--results", default=None, help="folder of results; default data/results/ for profile study")
-    parser.add_argument(
-        "--jobs", type=int, default=None, help="runs at a time; default one a core, at most 4; 1 on a GPU"
-    )
+    jobs = 1 if has_gpu() else min(4, os.cpu_count())
+    parser.add_argument("--jobs", type=int, default=jobs, help=f"runs at a time; here {jobs}, on a GPU 1")
     options = parser.parse_args(arguments)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # many small networks, each traced once: no reason to warn
     if has_gpu():
         keras.config.set_dtype_policy("mixed_bfloat16")
     try:
+        if options.jobs < 1:
+            raise BadInput(f"--jobs {options.jobs}: expected one or more.")
         course = Course(options.profile, options.data, 0, options.out)
         folder = options.results or (FOLDER if options.profile == "study" else course.folder / "study")
         path = Path(folder) / f"{course.bank.name}.jsonl"
         if course.bank.name == "made" and options.data != "made":
             raise BadInput(f"DATA={options.data!r}: expected a folder with another name than that of the made sounds.")
-        run(course, path, options.jobs or (1 if has_gpu() else min(4, os.cpu_count())))
+        run(course, path, options.jobs)
         print(report(by_name(read(path))))
     except BadInput as error:
         print(error, file=sys.stderr)

@@ -1,11 +1,15 @@
-"""The slides' tables as data: each way to pretrain a row of `data/rows.csv`, and ten relations that they claim."""
+"""The slides' tables as data: each way to pretrain a row of `data/rows.csv`, the study's plan, ten relations."""
 
 import csv
 import dataclasses
 
+from sepcl_keras import evaluation
 from sepcl_keras.files import ROOT
 
 MAIN_ROW = "S2∨F∨N joint"  # the best of the slides' Table 4: what notebook 07 trains at full length
+CONTROLS = (*evaluation.CONTROLS, "untrained encoder", "supervised encoder")
+CONTROL_SEEDS = 3  # as `seeds` of a row
+NOT_OF_A_TRAINING = ("row", "table", "slides", "tutorial", "seeds")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +49,18 @@ def read_rows(path=ROOT / "data" / "rows.csv"):
             for r in csv.DictReader(file)
         ]  # fmt: skip
     return {row.row: row for row in rows}
+
+
+def training_of(name):
+    """What defines the training of a row, None for a control."""
+    row = read_rows().get(name)
+    return row and {key: value for key, value in dataclasses.asdict(row).items() if key not in NOT_OF_A_TRAINING}
+
+
+def plan():
+    """The study's runs: pairs (name, seed) of each row and control, the first seed of all before the second of any."""
+    seeds = dict.fromkeys(CONTROLS, CONTROL_SEEDS) | {name: row.seeds for name, row in read_rows().items()}
+    return [(name, seed) for seed in range(1, max(seeds.values()) + 1) for name in seeds if seed <= seeds[name]]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,7 +34,6 @@ def weights(path):
     return [ops.convert_to_numpy(variable) for variable in keras.saving.load_model(path).variables]
 
 
-@pytest.mark.timeout(1200)
 def test_trainings_killed_on_the_way_end_bit_for_bit_where_others_end(tmp_path):
     """Killed with a snapshot half written, then while the encoder trains, with SpecAugment."""
     run(tmp_path / "whole")

@@ -7,11 +7,11 @@ import keras
 import numpy as np
 import pytest
 
-from sepcl_keras import evaluation, study
+from sepcl_keras import evaluation, findings, study
 from sepcl_keras.course import Course
 from sepcl_keras.files import BadInput, fingerprint
 from sepcl_keras.profiles import get_profile
-from sepcl_keras.tables import RELATIONS, Relation, read_rows
+from sepcl_keras.tables import CONTROLS, RELATIONS, Relation, plan, read_rows, training_of
 
 
 @pytest.fixture(scope="module")
@@ -20,12 +20,12 @@ def course(tmp_path_factory):
 
 
 def test_every_row_and_control_is_planned_with_three_seeds_or_more_the_first_before_the_second():
-    plan = study.plan()
-    assert len(plan) == len(set(plan))
-    for name in (*study.CONTROLS, *read_rows()):
-        seeds = [seed for planned, seed in plan if planned == name]
+    planned = plan()
+    assert len(planned) == len(set(planned))
+    for name in (*CONTROLS, *read_rows()):
+        seeds = [seed for of, seed in planned if of == name]
         assert len(seeds) >= 3 and seeds == list(range(1, len(seeds) + 1))
-    assert [seed for _, seed in plan] == sorted(seed for _, seed in plan)
+    assert [seed for _, seed in planned] == sorted(seed for _, seed in planned)
     for relation in RELATIONS:
         for side in (side for comparison in relation.comparisons for side in comparison):
             assert set(side) <= set(read_rows())
@@ -50,7 +50,7 @@ def test_a_run_is_told_by_what_defines_it(course, monkeypatch):
 
 
 def record(name, seed, maps=(0.5, 0.5), setting="here", **more):
-    of = {"name": name, "training": json.loads(json.dumps(study.training_of(name))), "seed": seed, "setting": setting}
+    of = {"name": name, "training": json.loads(json.dumps(training_of(name))), "seed": seed, "setting": setting}
     results = {"map": maps[0], "map_draws": list(maps)} | dict.fromkeys(("linear_map", "d_prime", "qbe"), 0.25)
     results |= {"qbe_chance": 0.125, "chance": 0.0625} | more
     return {"id": fingerprint(of), "definition": of, "results": results}
@@ -71,13 +71,37 @@ def test_what_is_done_is_not_done_again_and_what_is_missing_is(course, tmp_path,
     monkeypatch.setattr(study, "plan", lambda: planned)
     with pytest.raises(KeyboardInterrupt):
         study.run(course, path)
-    assert [record["definition"]["name"] for record in study.read(path)] == ["S2", "N"]
+    assert [record["definition"]["name"] for record in findings.read(path)] == ["S2", "N"]
     path.write_text(path.read_text().rstrip())  # an editor may take the last line's end away
     study.run(course, path)
     study.run(course, path)
     assert done == [("S2", 1), ("N", 1), None, ("S2", 2)]
     assert "3 runs planned, 2 of them in" in capsys.readouterr().out
-    assert {name: sorted(seeds) for name, seeds in study.by_name(study.read(path)).items()} == {"S2": [1, 2], "N": [1]}
+    assert {name: sorted(seeds) for name, seeds in findings.by_name(findings.read(path)).items()} == {
+        "S2": [1, 2],
+        "N": [1],
+    }
+
+
+def test_runs_side_by_side_find_what_runs_one_by_one_find(course, tmp_path, monkeypatch):
+    planned = [("random projection", 1), ("untrained encoder", 1), ("random projection", 2)]
+    monkeypatch.setattr(study, "plan", lambda: planned)
+    found = []
+    for jobs in (1, 2):
+        study.run(course, tmp_path / f"{jobs}" / "made.jsonl", jobs)
+        found.append(findings.by_name(findings.read(tmp_path / f"{jobs}" / "made.jsonl")))
+    one, two = found
+    assert {(name, seed) for name, seeds in two.items() for seed in seeds} == set(planned)
+    for name, seed in planned:
+        # With other numbers of threads sums round otherwise; few test clips may then change places.
+        assert two[name][seed]["linear_map"] == pytest.approx(one[name][seed]["linear_map"], abs=0.01)
+        assert two[name][seed]["map"] == pytest.approx(one[name][seed]["map"], abs=0.03)
+
+
+def test_what_stops_a_run_in_a_process_of_its_own_is_told_by_its_name(course, tmp_path, monkeypatch):
+    monkeypatch.setattr(study, "plan", lambda: [("random projection", -1), ("random projection", -2)])
+    with pytest.raises(ValueError, match="expected non-negative integer"):  # NumPy's, of a seed below zero
+        study.run(course, tmp_path / "made.jsonl", 2)
 
 
 WHOLE = record("S2", 1)
@@ -95,7 +119,7 @@ def test_a_damaged_line_is_named(tmp_path, line, reason):
     path = tmp_path / "made.jsonl"
     path.write_bytes(json.dumps(record("S2", 1)).encode() + b"\n" + line + b"\n")
     with pytest.raises(BadInput, match=f"made.jsonl, line 2: expected the record of a run, but .*{reason}"):
-        study.read(path)
+        findings.read(path)
 
 
 def test_a_place_that_cannot_be_written_is_named_before_any_work(course, tmp_path, monkeypatch):
@@ -109,8 +133,8 @@ def test_only_what_may_be_compared_counts():
     stale, elsewhere = record("S2", 1), record("S2", 2, setting="another profile, or other scenes")
     stale["definition"]["training"]["similarity"] = 0.5
     whole = record("S2", 3)
-    assert study.by_name([stale, elsewhere, whole]) == {"S2": {3: whole["results"]}}
-    assert study.by_name([whole, elsewhere]) == {"S2": {2: elsewhere["results"]}} and study.by_name([]) == {}
+    assert findings.by_name([stale, elsewhere, whole]) == {"S2": {3: whole["results"]}}
+    assert findings.by_name([whole, elsewhere]) == {"S2": {2: elsewhere["results"]}} and findings.by_name([]) == {}
 
 
 def test_a_run_is_evaluated_whole(course):
@@ -128,35 +152,35 @@ def test_a_run_is_evaluated_whole(course):
 def test_from_the_command_line_to_the_report(course, tmp_path, monkeypatch, capsys):
     planned = [("untrained encoder", 1), ("supervised encoder", 1), ("true sources", 1)]
     monkeypatch.setattr(study, "plan", lambda: planned)
-    options = ["--profile", "smoke", "--out", str(course.folder.parents[2]), "--results", str(tmp_path)]
+    options = ["--profile", "smoke", "--out", str(course.folder.parents[2]), "--results", str(tmp_path), "--jobs", "1"]
     assert study.main(options) == 0
     said = capsys.readouterr().out
     assert "3 runs planned, 0 of them in" in said and "[3/3] true sources, seed 1: mAP" in said
     assert "10 ours beats the joint triplet: too few seeds" in said
-    records = study.read(tmp_path / "made.jsonl")
+    records = findings.read(tmp_path / "made.jsonl")
     assert [(r["definition"]["name"], r["definition"]["seed"]) for r in records] == planned
     assert all(r["machine"]["cores"] >= 1 and r["seconds"] > 0 for r in records)
     assert [r["results"]["last_loss"] is None for r in records] == [True, False, False]
-    assert set(study.committed(tmp_path)) == {"made"} and len(study.committed(tmp_path)["made"]) == 3
+    assert set(findings.committed(tmp_path)) == {"made"} and len(findings.committed(tmp_path)["made"]) == 3
     assert study.main(options) == 0
     assert "3 runs planned, 3 of them in" in capsys.readouterr().out
 
 
 def test_the_table_holds_means_spreads_and_shares_of_the_supervised_control():
-    found = study.by_name([
+    found = findings.by_name([
         record("supervised encoder", 1, (0.75, 0.7), qbe=0.5), record("N", 1, (0.5, 0.5)), record("N", 2, (0.25, 0.5)),
     ])  # fmt: skip
-    supervised, row = study.table(found)
+    supervised, row = findings.table(found)
     assert (row["row"], row["seeds"], row["map"], row["slides"]) == ("N", 2, 0.375, 0.286)
     assert row["spread"] == pytest.approx(np.std([0.5, 0.25], ddof=1)) and supervised["spread"] is None
     assert (row["map_share"], row["qbe_share"]) == (0.5, 0.5) and supervised["map_share"] == 1.0
-    assert study.table({"N": found["N"]})[0]["map_share"] is None
+    assert findings.table({"N": found["N"]})[0]["map_share"] is None
 
 
 def found_with(**maps):
     """Results of some seeds, each with 100 draws around the mAP given for its row."""
     noise = np.random.default_rng(0).normal(0, 0.001, 100)
-    return study.by_name([
+    return findings.by_name([
         record(name, seed, (value, *(value + noise * (1 + seed))))
         for name, values in maps.items() for seed, value in enumerate(values, start=1)
     ])  # fmt: skip
@@ -166,7 +190,7 @@ def test_verdicts():
     both = Relation(0, "", ((("S2",), ("N",)), (("F",), ("N",))))
 
     def verdict(**maps):
-        return study.judge(both, found_with(**maps))[0]
+        return findings.judge(both, found_with(**maps))[0]
 
     low, high = (0.5, 0.5, 0.5), (0.6, 0.6, 0.6)
     assert verdict(S2=low, F=low, N=high) == "holds"
@@ -175,27 +199,29 @@ def test_verdicts():
     assert verdict(S2=low, N=high) == "too few seeds" == verdict(S2=low, F=low[:2], N=high)
     lower = found_with(S2=low, N=(0.495, 0.495, 0.495))
     for margin, expected in ((0.0, "fails"), (0.01, "holds")):
-        assert study.judge(Relation(0, "", ((("S2",), ("N",)),), margin), lower)[0] == expected
+        assert findings.judge(Relation(0, "", ((("S2",), ("N",)),), margin), lower)[0] == expected
 
 
 def test_one_of_several_comparisons_must_fail_more_clearly_than_a_single_one():
     close = found_with(S2=(0.55, 0.56, 0.562), N=(0.54, 0.54, 0.54))  # fails at 95 %, not at 1 - 5 % / 7
-    alone, (gap,) = study.judge(Relation(0, "", ((("S2",), ("N",)),)), close)
+    alone, (gap,) = findings.judge(Relation(0, "", ((("S2",), ("N",)),)), close)
     assert alone == "fails" and gap.high < 0
     seven = Relation(0, "", ((("S2",), ("N",)),) * 7)
-    verdict, gaps = study.judge(seven, close)
+    verdict, gaps = findings.judge(seven, close)
     assert verdict == "undecided" and gaps == [gap] * 7
 
 
 def test_of_several_rows_the_best_of_each_seed_counts_and_only_seeds_that_all_have():
     relation = Relation(0, "", ((("S2", "S1"), ("F", "N")),))
     found = found_with(S2=(0.5, 0.2, 0.9, 0.9), S1=(0.3, 0.4, 0.3, 0.1), F=(0.6, 0.1, 0.2), N=(0.1, 0.7, 0.1, 0.1))
-    _, (gap,) = study.judge(relation, found)
+    _, (gap,) = findings.judge(relation, found)
     assert gap.mean == pytest.approx(np.mean([0.6 - 0.5, 0.7 - 0.4, 0.2 - 0.9]))
 
 
 def test_the_report_has_a_line_for_each_row_and_each_comparison():
-    report = study.report(found_with(**{"mix-mix": (0.5,) * 3, "S2 without SpecAugment": (0.6,) * 3, "S2": (0.6,) * 2}))
+    report = findings.report(
+        found_with(**{"mix-mix": (0.5,) * 3, "S2 without SpecAugment": (0.6,) * 3, "S2": (0.6,) * 2})
+    )
     assert " 2 separation alone beats SpecAugment alone: holds" in report
     assert "S2 without SpecAugment − mix-mix: +0.100, 95 % from +0.100 to +0.100" in report
     assert " 3 separation with SpecAugment beats each of the two alone: too few seeds" in report
@@ -204,21 +230,23 @@ def test_the_report_has_a_line_for_each_row_and_each_comparison():
 
 def test_a_row_with_too_few_seeds_has_no_interval():
     found = found_with(S2=(0.5, 0.6), N=(0.5, 0.6, 0.7))
-    assert study.level(found["S2"]) == pytest.approx((0.55, 0.55, 0.55))
-    mean, low, high = study.level(found["N"])
+    assert findings.level(found["S2"]) == pytest.approx((0.55, 0.55, 0.55))
+    mean, low, high = findings.level(found["N"])
     assert mean == pytest.approx(0.6) and high - mean > 4.3 * 0.1 / 3**0.5 and mean - low == pytest.approx(high - mean)
 
 
 def test_wrong_arguments_are_one_sentence(tmp_path, capsys):
     assert study.main(["--profile", "huge", "--out", str(tmp_path)]) == 2
     assert "PROFILE='huge': expected one of" in capsys.readouterr().err
+    assert study.main(["--profile", "smoke", "--out", str(tmp_path), "--jobs", "0"]) == 2
+    assert "--jobs 0: expected one or more" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("path", sorted(study.FOLDER.glob("*.jsonl")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(findings.FOLDER.glob("*.jsonl")), ids=lambda path: path.stem)
 def test_committed_results_are_of_the_table_as_it_is(path):
-    records = study.read(path)
-    found = study.by_name(records)
-    assert {(name, seed) for name, seeds in found.items() for seed in seeds} <= set(study.plan())
+    records = findings.read(path)
+    found = findings.by_name(records)
+    assert {(name, seed) for name, seeds in found.items() for seed in seeds} <= set(plan())
     assert sum(map(len, found.values())) == len(records), "results of another setting, or of another table"
     profile = json.loads(json.dumps(dataclasses.asdict(get_profile("study"))))
     for record in records:

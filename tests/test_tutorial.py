@@ -37,7 +37,7 @@ def tutorial():
     subprocess.run(command, check=True, env=os.environ | {"PYTHONUNBUFFERED": "1"})
 
 
-pytestmark = pytest.mark.timeout(2400)
+pytestmark = pytest.mark.timeout(3600)
 
 
 @pytest.mark.parametrize("training", BASELINE["first_losses"])

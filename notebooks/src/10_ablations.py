@@ -38,11 +38,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 from scipy.stats import t as student_t
 
-from sepcl_keras import notebook, study
+from sepcl_keras import findings, notebook
 from sepcl_keras.features import PATCH_SAMPLES
 from sepcl_keras.intervals import map_draws, paired_difference
 from sepcl_keras.processors import ViewPairs
-from sepcl_keras.tables import MAIN_ROW, RELATIONS, read_rows
+from sepcl_keras.tables import MAIN_ROW, RELATIONS, plan, read_rows
 from sepcl_keras.training import new_encoder
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
@@ -276,13 +276,13 @@ for title, gap in gaps.items():
 # without a network, and the true sources in place of the separator's channels.
 
 # %%
-results = study.committed()  # data -> row -> seed -> numbers
+results = findings.committed()  # data -> row -> seed -> numbers
 for data, found in results.items():
     print(f"{data}: {sum(map(len, found.values()))} runs of {len(found)} rows and controls")
 
 # %%
 for data, found in results.items():
-    lines = study.table(found)
+    lines = findings.table(found)
     print(
         f"{data}: means over seeds; chance mAP {lines[0]['chance']:.3f}, chance of retrieval {lines[0]['qbe_chance']:.3f}"
     )
@@ -297,7 +297,7 @@ for data, found in results.items():
 # angle. By hand, for one row:
 
 # %%
-names = dict.fromkeys(name for name, _ in study.plan())  # of controls and rows, in order
+names = dict.fromkeys(name for name, _ in plan())  # of controls and rows, in order
 for data, found in results.items():
     draws = np.array([run["map_draws"] for run in found["untrained encoder"].values()])  # (seeds, 1 + draws)
     number, measured = len(draws), draws[:, 0]
@@ -307,8 +307,8 @@ for data, found in results.items():
     reach = ((1.96 * by_scenes) ** 2 + (t * by_seeds) ** 2) ** 0.5
     print(f"{data}, untrained encoder, {number} seed(s): {measured.mean():.3f} ± {reach:.3f}, from scenes "
           f"{1.96 * by_scenes:.3f}, from seeds {t * by_seeds:.3f}")  # fmt: skip
-    _, low, high = study.level(found["untrained encoder"])
-    if number >= study.LEAST_SEEDS:  # fewer get no interval
+    _, low, high = findings.level(found["untrained encoder"])
+    if number >= findings.LEAST_SEEDS:  # fewer get no interval
         assert np.isclose(reach, (high - low) / 2, rtol=1e-3), "by hand and by the library differ"
 
 # %% [markdown]
@@ -317,7 +317,7 @@ for data, found in results.items():
 # %%
 groups = {name: f"Table {rows[name].table}" if name in rows else "control" for name in names} | {"chance": "chance"}
 shown = ["chance", *(name for name in names if groups[name] != "Table 5")]
-levels = {data: {name: study.level(found[name]) for name in found} for data, found in results.items()}
+levels = {data: {name: findings.level(found[name]) for name in found} for data, found in results.items()}
 for data, found in results.items():
     levels[data]["chance"] = (next(iter(found["untrained encoder"].values()))["chance"],) * 3
 slides = {name: row.slides for name, row in rows.items()}
@@ -329,7 +329,7 @@ notebook.forest(levels, shown, "mAP, shallow classifier", groups=groups, slides=
 # %%
 figure, axes = plt.subplots(1, max(1, len(results)), figsize=(11, 3.2), sharey=True, squeeze=False)
 for axis, (data, found) in zip(axes[0], results.items()):
-    means = {line["row"]: line["map"] for line in study.table(found)}
+    means = {line["row"]: line["map"] for line in findings.table(found)}
     ends = [[means.get(f"{'∨'.join(processors)}{joint}", np.nan) for processors in table_4] for joint in ("", " joint")]
     dumbbells(axis, *ends, f"mAP, {data}")
 axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -350,7 +350,7 @@ lines, judged, differences = [], {}, {data: {} for data in results}
 for relation in RELATIONS:
     line = dict(number=relation.number, claim=relation.claim)
     for data, found in results.items():
-        verdict, gaps_of_claim = study.judge(relation, found)
+        verdict, gaps_of_claim = findings.judge(relation, found)
         line[data] = judged[f"{relation.number} {data}"] = verdict
         for title, difference in zip(relation.titles().values(), gaps_of_claim):
             if difference:
@@ -449,7 +449,7 @@ print("recorded:", ", ".join(recorded))
 # | joint training | Table 4, right column, "small boosts across the board" | `similarity`, `coincidence` |
 # | controls | none of these in the slides | untrained, supervised, log-mel statistics, random projection |
 # | how sure | one number a row | several seeds; `intervals.paired_difference` |
-# | claims that can turn out false | "optimal separation is not needed", and others | `tables.RELATIONS`, `study.verdict` |
+# | claims that can turn out false | "optimal separation is not needed", and others | `tables.RELATIONS`, `findings.judge` |
 # | no run done twice | | `study.definition`, `data/results/` |
 
 # %% [markdown]
@@ -475,7 +475,7 @@ for data, found in results.items():
 
 # %% tags=["solution"]
 for data, found in results.items():
-    means = {line["row"]: line["map"] for line in study.table(found)}
+    means = {line["row"]: line["map"] for line in findings.table(found)}
     pairs = list(itertools.combinations([name for name in means if slides.get(name)], 2))
     same = sum((means[b] - means[a]) * (slides[b] - slides[a]) > 0 for a, b in pairs)
     print(f"{data}: {same} of {len(pairs)} pairs in the slides' order; a random one gets {len(pairs) / 2:g} on average")
