@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import functools
+import itertools
 import math
 import os
 import sys
@@ -169,6 +170,32 @@ def number_of_devices():
     """Among how many devices a batch is shared."""
     distribution = keras.distribution.distribution()
     return 1 if distribution is None else distribution.device_mesh.devices.size
+
+
+def feed(data):
+    """`x` and `steps_per_epoch` for Keras' `fit`, to go through `data`, a `PyDataset`, again and again.
+
+    Where its batches depend on an attribute `epoch`, that is counted as Keras and `on_epoch_end` would.
+
+    On TensorFlow, Keras would make a pipeline for each epoch that tunes itself in a thread of its own, and every end of
+    an epoch waits until that thread has slept its fill, as long as the epoch took or less: on two cores TDCN++ then
+    trained at two thirds of its speed. Here one pipeline serves all epochs, and nothing is tuned.
+    """
+    if keras.backend.backend() != "tensorflow":
+        return data, None
+    import tensorflow as tf
+
+    first = getattr(data, "epoch", 0) + 1  # as Keras has it, which ends an epoch before the first one begins
+
+    def batches():
+        for data.epoch in itertools.count(first):
+            yield from (data[step] for step in range(len(data)))
+
+    signature = keras.tree.map_structure(lambda x: tf.TensorSpec((None, *x.shape[1:]), x.dtype), data[0])
+    options = tf.data.Options()
+    options.autotune.enabled = False
+    pipeline = tf.data.Dataset.from_generator(batches, output_signature=signature).prefetch(2)
+    return pipeline.with_options(options), len(data)
 
 
 def inference(model, batch_size=1):

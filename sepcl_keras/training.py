@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from sepcl_keras.augmentation import Mixing, SpecAugment
-from sepcl_keras.backend import compile_with_xla, make_repeatable, number_of_devices
+from sepcl_keras.backend import compile_with_xla, feed, make_repeatable, number_of_devices
 from sepcl_keras.checkpoint import Checkpoint, digest, save_model
 from sepcl_keras.encoder import CNN14
 from sepcl_keras.features import MEL_BANDS, PATCH_FRAMES
@@ -142,10 +142,13 @@ def fit(
         done = checkpoint.restore()
         if done:
             print(f"resumed at step {done * in_epoch} of {epochs * in_epoch}", flush=True)
-            if hasattr(data, "epoch"):
-                data.epoch += done
+            data.epoch = getattr(data, "epoch", 0) + done
         callbacks.append(checkpoint)
-    model.fit(data, initial_epoch=done, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks)
+    x, steps_per_epoch = feed(data)
+    model.fit(
+        x, initial_epoch=done, epochs=epochs, steps_per_epoch=steps_per_epoch, verbose=0, shuffle=False,
+        callbacks=callbacks,
+    )  # fmt: skip
     steps_done = [in_epoch * (epoch + 1) for epoch in range(epochs)]
     return {"first_losses": record.first_losses, "step": steps_done} | record.history
 

@@ -11,6 +11,7 @@ from stopped_training import Neighbours
 
 from sepcl_keras import models, training
 from sepcl_keras.augmentation import SpecAugment
+from sepcl_keras.backend import feed
 from sepcl_keras.encoder import CNN14
 from sepcl_keras.files import BadInput
 from sepcl_keras.losses import MixIT
@@ -41,6 +42,46 @@ def test_pretraining_learns_to_tell_clips_apart():
     assert history["accuracy"][-1] > 0.6 and len(history["first_losses"]) == 10
     h = to_numpy(ops.normalize(encoder(bands), axis=-1))
     assert (h @ h.T - 2 * np.eye(8)).max() < 0.98  # not collapsed
+
+
+@pytest.mark.parametrize("loss", [None, "mse"])
+def test_what_is_fed_is_what_keras_would_feed_itself(loss):
+    """Each batch weighs as its epoch and step say, so that losses tell which batches came, in which order."""
+
+    class Weighed(keras.utils.PyDataset):
+        epoch = 0
+
+        def __len__(self):
+            return 4
+
+        def __getitem__(self, step):
+            x = np.full((2, 1), 10.0 * self.epoch + step, "float32")
+            return (x, np.zeros((2, 1), "float32")) if loss else (x,)
+
+        def on_epoch_end(self):
+            self.epoch += 1
+
+    class Total(keras.Model):
+        def build(self, shape):
+            self.weight = self.add_weight(shape=(), initializer="ones")
+
+        def call(self, x):
+            return ops.multiply(x, self.weight)
+
+        if loss is None:
+
+            def compute_loss(self, x, y, y_pred, sample_weight, **kwargs):
+                return ops.mean(ops.square(y_pred))
+
+    seen = []
+    for fed in (False, True):
+        model, data = Total(), Weighed()
+        model.compile(keras.optimizers.SGD(0.0), loss, jit_compile=False)
+        x, steps_per_epoch = feed(data) if fed else (data, None)
+        history = model.fit(x, initial_epoch=1, epochs=4, steps_per_epoch=steps_per_epoch, shuffle=False, verbose=0)
+        seen.append(history.history["loss"])
+    np.testing.assert_allclose(seen[1], seen[0], rtol=1e-6)
+    assert len(seen[0]) == 3
 
 
 def small_profile(**sizes):
