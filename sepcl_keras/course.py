@@ -30,6 +30,8 @@ SEPARATOR_CODE = (
 VIEWS_CODE = (*SEPARATOR_CODE, "rows", "processors")
 ENCODER_CODE = (*VIEWS_CODE, "augmentation", "narrow", "encoder")
 
+PLAIN = str.maketrans("∨× ", "vx_")  # a row's name as that of a folder
+
 
 def code(modules):
     """A fingerprint of the sources of these modules of the library, and of the backend and precision they run with."""
@@ -183,7 +185,7 @@ class Course:
         row = row or read_rows()[MAIN_ROW]
         size = dict(
             embedding_dim=row.d or p.embedding_dim, width=p.width if main else p.ablation_width,
-            steps=p.pretraining_steps if main else p.ablation_steps, learning_rate=p.learning_rate,
+            steps=p.pretraining_steps if main else p.ablation_steps * row.longer, learning_rate=p.learning_rate,
         )  # fmt: skip
         objective = dict(
             similarity=row.similarity, coincidence=row.coincidence, augmentation=row.augmentation,
@@ -207,7 +209,7 @@ class Course:
             "pairing": row.pairing, "processors": row.processors, "batch_size": p.batch_size, "encoder_seed": seed,
             "code": code(ENCODER_CODE),
         } | ({"reject_quiet": True} if control else {})  # fmt: skip
-        name = "encoders/main" if main else f"encoders/{row.row.replace('∨', 'v').replace(' ', '_')}-{seed}"
+        name = "encoders/main" if main else f"encoders/{row.row.translate(PLAIN)}-{seed}"
         return self.load_or_train(name, definition, make, load_encoder, keep=main)
 
     def supervised_encoder(self, seed=None):

@@ -101,12 +101,12 @@ def judge(relation, found):
 
 def report(found):
     """The table and the relations as text."""
-    lines = [f"{'':28} seeds  mAP   ± sd   linear d′    QbE   of supervised: mAP QbE  slides"]
+    lines = [f"{'':30} seeds  mAP   ± sd   linear d′    QbE   of supervised: mAP QbE  slides"]
     for line in table(found):
         cells = [line["map"], line["spread"], line["linear_map"], line["d_prime"], line["qbe"], line["map_share"],
                  line["qbe_share"], line["slides"]]  # fmt: skip
         cells = " ".join("  –  " if cell is None else f"{cell:5.3f}" for cell in cells)
-        lines.append(f"{line['row']:28} {line['seeds']:5} {cells}")
+        lines.append(f"{line['row']:30} {line['seeds']:5} {cells}")
     for relation in RELATIONS:
         verdict, gaps = judge(relation, found)
         lines.append(f"{relation.number:2} {relation.claim}: {verdict}")

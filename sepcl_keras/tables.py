@@ -17,12 +17,13 @@ class Row:
     """One way to pretrain: a row of the slides' Tables 2, 4 and 5, with the mAP they give for it on AudioSet, or None.
 
     With `constraints` the encoder learns by triplets, and by the losses of the weights `similarity` and `coincidence`
-    else. `d`: the length of h, or None for the profile's. `tutorial`: whether `make tutorial` trains the row. `seeds`:
-    how many the study trains it with.
+    else. `d`: the length of h, or None for the profile's. `longer`: how many times the profile's steps; more than once
+    asks what short trainings hide, in no table (None). `tutorial`: whether `make tutorial` trains the row. `seeds`: how
+    many the study trains it with.
     """
 
     row: str
-    table: int
+    table: int | None
     pairing: str
     processors: tuple
     similarity: float
@@ -30,6 +31,7 @@ class Row:
     augmentation: str | None
     constraints: tuple
     d: int | None
+    longer: int
     slides: float | None
     tutorial: bool
     seeds: int
@@ -40,11 +42,12 @@ def read_rows(path=ROOT / "data" / "rows.csv"):
     with open(path, newline="", encoding="utf-8") as file:
         rows = [
             Row(
-                row=r["row"], table=int(r["table"]), pairing=r["pairing"], processors=tuple(r["processors"].split()),
-                similarity=float(r["similarity"]), coincidence=float(r["coincidence"]),
-                augmentation=r["augmentation"] or None, constraints=tuple(r["constraints"].split()),
-                d=int(r["d"]) if r["d"] else None, slides=float(r["slides"]) if r["slides"] else None,
-                tutorial=r["tutorial"] == "yes", seeds=int(r["seeds"]),
+                row=r["row"], table=int(r["table"]) if r["table"] else None, pairing=r["pairing"],
+                processors=tuple(r["processors"].split()), similarity=float(r["similarity"]),
+                coincidence=float(r["coincidence"]), augmentation=r["augmentation"] or None,
+                constraints=tuple(r["constraints"].split()), d=int(r["d"]) if r["d"] else None, longer=int(r["longer"]),
+                slides=float(r["slides"]) if r["slides"] else None, tutorial=r["tutorial"] == "yes",
+                seeds=int(r["seeds"]),
             )
             for r in csv.DictReader(file)
         ]  # fmt: skip
@@ -54,7 +57,9 @@ def read_rows(path=ROOT / "data" / "rows.csv"):
 def training_of(name):
     """What defines the training of a row, None for a control."""
     row = read_rows().get(name)
-    return row and {key: value for key, value in dataclasses.asdict(row).items() if key not in NOT_OF_A_TRAINING}
+    # Runs that are no longer carry no such key: that is how the first were recorded.
+    left_out = NOT_OF_A_TRAINING + (("longer",) if row and row.longer == 1 else ())
+    return row and {key: value for key, value in dataclasses.asdict(row).items() if key not in left_out}
 
 
 def plan():

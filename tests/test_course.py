@@ -17,7 +17,7 @@ from sepcl_keras.backend import has_gpu
 from sepcl_keras.checkpoint import CHECKPOINT
 from sepcl_keras.course import Course
 from sepcl_keras.files import ROOT, BadInput
-from sepcl_keras.tables import MAIN_ROW, RELATIONS, read_rows
+from sepcl_keras.tables import MAIN_ROW, RELATIONS, read_rows, training_of
 
 ESC10 = ROOT.parent / "shared" / "esc10"
 
@@ -176,17 +176,38 @@ def test_the_claims_are_what_the_slides_tables_say():
 def test_rows_are_the_slides_tables():
     rows = read_rows()
     table_4 = [row for row in rows.values() if row.table == 4]
-    assert len(table_4) == 15 and len(rows) == 26
+    assert len(table_4) == 15 and sum(row.table is not None for row in rows.values()) == 26
     assert max(table_4, key=lambda row: row.slides or 0).row == MAIN_ROW
     assert sum(row.tutorial for row in rows.values()) >= 4
     for row in table_4:  # a row's name says what is in it
         processors, _, objective = row.row.partition(" ")
         assert row.processors == tuple(processors.split("∨")) and row.augmentation == "SpecAugment"
         assert (row.similarity, row.coincidence) == {"": (1, 0), "joint": (1, 1), "coincidence": (0, 1)}[objective]
-    triplets = [row for row in rows.values() if row.constraints]
+    triplets = [row for row in rows.values() if row.constraints and row.table]
     assert {row.constraints for row in triplets[:4]} == {(name,) for name in CONSTRAINTS}
     assert triplets[4].constraints == tuple(CONSTRAINTS) and triplets[4].slides == 0.244 and len(triplets) == 5
     assert rows["S2∨F∨N joint d=1024"].d == 1024 and rows["mix-mix with mix-back"].augmentation == "mix-back"
+
+
+def test_a_longer_row_is_another_in_nothing_but_its_steps():
+    rows = read_rows()
+    longer = [row for row in rows.values() if row.longer > 1]
+    assert longer and all(row.table is None and row.slides is None for row in longer)
+    for row in longer:
+        of = rows[row.row.removesuffix(f" ×{row.longer}")]
+        assert training_of(row.row) == training_of(of.row) | {"longer": row.longer}
+
+
+def test_a_longer_row_trains_that_many_times_the_steps(course, monkeypatch):
+    def pretrain(dataset, steps, **_):
+        raise Stopped(steps)
+
+    monkeypatch.setattr(course_module.training, "pretrain", pretrain)
+    monkeypatch.setattr(Course, "views", lambda self: None)
+    for name, times in (("mix-mix", 1), ("mix-mix ×4", 4)):
+        with pytest.raises(Stopped) as stopped:
+            course.encoder(read_rows()[name], seed=1)
+        assert stopped.value.args == (course.profile.ablation_steps * times,)
 
 
 def test_a_supervised_encoder_of_another_seed_is_of_the_ablations_size(course, monkeypatch):
