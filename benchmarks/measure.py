@@ -24,6 +24,7 @@ parser.add_argument("--no-peer", action="store_true")
 arguments = parser.parse_args()
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # see `backend.advice`
 if hasattr(os, "sched_setaffinity"):
     os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[-arguments.threads :])
 if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":

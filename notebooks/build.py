@@ -19,8 +19,10 @@ BADGE = (
 FETCH = """\
 # On a machine that has only this notebook, such as Colab, fetch the library first.
 import importlib.util
+import os
 import sys
 
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # fast convolutions, also on CPUs where TensorFlow has others
 if importlib.util.find_spec("sepcl_keras") is None:
     !git clone -q --depth 1 {repository}
     !pip install -q -e {name}

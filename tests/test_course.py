@@ -266,6 +266,16 @@ def test_a_backend_that_is_slow_on_this_device_is_named(tmp_path, capsys):
     Course("smoke", "made", 0, tmp_path)
     said, backend = capsys.readouterr().out, keras.backend.backend()
     assert (f"Keras runs on {backend} on a CPU" in said) == (backend != "tensorflow" and not has_gpu())
+    assert "oneDNN" not in said
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow" or has_gpu(), reason="oneDNN is TensorFlow's, on a CPU")
+@pytest.mark.parametrize("asked, advised", [("1", False), ("0", True)])
+def test_tensorflow_without_its_fast_convolutions_is_named(asked, advised):
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "TF_ENABLE_ONEDNN_OPTS": asked}
+    program = [sys.executable, "-c", "from sepcl_keras import backend; print(backend.advice())"]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
+    assert ("TF_ENABLE_ONEDNN_OPTS=1, set before Keras is imported" in done.stdout) == advised
 
 
 def test_importing_the_library_prints_nothing():
