@@ -317,7 +317,8 @@ for data, found in results.items():
 # %%
 groups = dict.fromkeys(names, "control") | {"chance": "chance"}
 groups |= {name: f"Table {row.table}" if row.table else "four times as long" for name, row in rows.items()}
-shown = ["chance", *(name for name in names if groups[name] != "Table 5")]
+measured_names = set().union(*results.values())
+shown = ["chance", *(name for name in names if groups[name] != "Table 5" and name in measured_names)]
 levels = {data: {name: findings.level(found[name]) for name in found} for data, found in results.items()}
 for data, found in results.items():
     levels[data]["chance"] = (next(iter(found["untrained encoder"].values()))["chance"],) * 3
@@ -410,7 +411,7 @@ print("empty crops:", ", ".join(f"{name} {np.mean(found):.0%}" for name, found i
 # An empty crop is the same picture for every class, and a pair of it and a mixture teaches nothing, or worse.
 #
 # **4. Masks in a short training.** SpecAugment makes the task harder. In 200 steps a harder task may not be learnt far enough
-# to pay. That was a guess; so three rows were trained four times as long.
+# to pay. That is a guess; so the study's plan has three rows once more, four times as long. What has run of it so far:
 
 # %%
 probes = [("mix-mix without SpecAugment", "mix-mix"), ("mix-mix without SpecAugment ×4", "mix-mix ×4"),
@@ -419,11 +420,13 @@ for data, found in results.items():
     for lower, higher in probes:
         if common := sorted(set(found.get(lower, ())) & set(found.get(higher, ()))):
             gap = paired_difference(*([found[name][seed]["map_draws"] for seed in common] for name in (lower, higher)))
-            print(f"{data}: {higher} − {lower}: {gap.mean:+.3f}, 95 % from {gap.low:+.3f} to {gap.high:+.3f}")
+            print(f"{data}, {len(common)} seed(s): {higher} − {lower}: {gap.mean:+.3f}, "
+                  f"95 % from {gap.low:+.3f} to {gap.high:+.3f}")  # fmt: skip
 
 # %% [markdown]
-# If the guess is right, masks cost less, or help, in the longer trainings: the second line of each source of sounds stands above
-# its first. The others say what more steps are worth at all.
+# If the guess is right, masks cost less, or help, in the longer trainings: there mix-mix ×4 − mix-mix without SpecAugment ×4
+# lies above mix-mix − mix-mix without SpecAugment. A row minus itself says what more steps are worth at all. `make study`
+# trains what is missing.
 #
 # **5. The judge makes up for a poor input.** The shallow classifier has a hidden layer and learns from labels itself. How far
 # is the main row above the log-mel statistics, where nothing is pretrained, by each of three judges?
