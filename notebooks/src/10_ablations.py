@@ -394,8 +394,9 @@ for data, found in results.items():
               f"that takes about {np.ceil((1.96 * sd / gap) ** 2):.0f} seeds")  # fmt: skip
 
 # %% [markdown]
-# **3. A perfect separator is not better.** A separated channel always holds a rest of everything; a true source is silent
-# wherever its event is not heard. How often is a crop of 0.96 s, drawn anywhere, empty?
+# **3. A perfect separator is no better.** Neither on made sounds nor on recordings are the true sources clearly above the
+# separator's channels. A separated channel always holds a rest of everything; a true source is silent wherever its event is
+# not heard. How often is a crop of 0.96 s, drawn anywhere, empty?
 
 # %%
 rng, empty = np.random.default_rng(0), {"mixture": [], "true source": []}
