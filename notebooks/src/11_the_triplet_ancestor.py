@@ -267,7 +267,7 @@ for axis, (data, found) in zip(axes[0], results.items()):
                 ("1", "5", "20", "all"), curves[data][name], marker=".", linestyle=style, color=colour, label=name
             )
     axis.set(title=data, xlabel="labelled clips a class, at least", ylabel="mAP, linear probe")
-axes[0, 0].legend(loc="lower right", fontsize=7)
+axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 plt.show()
 
 # %%
