@@ -213,7 +213,7 @@ def test_half_precision_trains_with_losses_in_float32(policy, task):
     for variable, start in zip(model.trainable_variables, before, strict=True):
         assert variable.dtype == "float32" and not np.array_equal(to_numpy(variable.value), start), variable.path
     keras.config.set_dtype_policy("float32")
-    tolerance = 0.02 if task == "separation" else 0.03  # 0.008 on a processor without bfloat16 instructions
+    tolerance = 2e-3 if task == "separation" else 0.03
     assert to_numpy(loss) == pytest.approx(to_numpy(first_loss()[-1]), abs=tolerance)
 
 
