@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from sepcl_keras.backend import matmul
 from sepcl_keras.features import LOG_OFFSET
 from sepcl_keras.files import BadInput
 
@@ -72,7 +73,7 @@ class SpecAugment(keras.layers.Layer):
         )  # (clips, frames): where each output frame comes from
         # Linear interpolation as a matrix with at most two entries a row: one small product on any backend.
         hat = ops.relu(1.0 - ops.abs(source[:, :, None] - frame))
-        return ops.matmul(ops.cast(hat, log_mel.dtype), log_mel)
+        return matmul(ops.cast(hat, log_mel.dtype), log_mel)
 
     def compute_output_shape(self, input_shape):
         return input_shape

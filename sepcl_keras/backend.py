@@ -148,6 +148,38 @@ def full_precision():
     return jax.default_matmul_precision("float32")
 
 
+@functools.cache
+def _cuts_off():
+    """Whether TensorFlow cuts the lower bits of a product of bfloat16 matrices off, instead of rounding it.
+
+    On a CPU without AVX-512 it does: it multiplies in float32 and keeps the upper half.
+    """
+    import tensorflow as tf
+
+    with tf.init_scope():
+        product = tf.matmul(tf.constant([[1.0, 1.0]], "bfloat16"), tf.constant([[1.0], [0.75 / 128]], "bfloat16"))
+        return float(product[0, 0]) == 1.0  # the nearest bfloat16 number is 1 + 1/128
+
+
+def rounded(matmul):
+    """`matmul`, Keras' or TensorFlow's product of matrices, whose bfloat16 results are the nearest ones on any device.
+
+    Where TensorFlow cuts off, each product would be too small by up to 1/128, and networks add that up: the first loss
+    of a small separator was off by ten times as much as by rounding. Made and rounded in float32, it costs the same.
+    """
+
+    def product(a, b, **options):
+        cut = keras.backend.backend() == "tensorflow" and keras.backend.standardize_dtype(a.dtype) == "bfloat16"
+        if not (cut and _cuts_off()):
+            return matmul(a, b, **options)
+        return ops.cast(matmul(ops.cast(a, "float32"), ops.cast(b, "float32"), **options), "bfloat16")
+
+    return product
+
+
+matmul = rounded(ops.matmul)
+
+
 def in_double_precision(function):
     """`function`, made of `keras.ops` from one tensor to another, computed in float64; takes and gives float32.
 

@@ -4,9 +4,10 @@ import keras
 from keras import ops
 
 from sepcl_keras import narrow
-from sepcl_keras.backend import block_of, fused_batch_norm, map_blocks
+from sepcl_keras.backend import block_of, fused_batch_norm, map_blocks, matmul
 from sepcl_keras.features import MEL_BANDS, PATCH_FRAMES
 from sepcl_keras.files import BadInput
+from sepcl_keras.layers import Dense
 
 
 @keras.saving.register_keras_serializable(package="sepcl_keras")
@@ -84,7 +85,7 @@ class CNN14(keras.Model):
             ConvBlock(width * 2**index, pool=2 if index < 5 else 1, name=f"conv_block{index + 1}", **inner)
             for index in range(6)
         ]
-        self.bottleneck = keras.layers.Dense(embedding_dim, name="bottleneck", **inner)
+        self.bottleneck = Dense(embedding_dim, name="bottleneck", **inner)
 
     def build(self, input_shape):
         self.bn0.build((None, None, MEL_BANDS))
@@ -118,8 +119,8 @@ class SimilarityHead(keras.layers.Layer):
     def __init__(self, units=128, hidden=512, **kwargs):
         super().__init__(**kwargs)
         self.units, self.hidden = units, hidden
-        self.first = keras.layers.Dense(hidden, activation="relu", dtype=self.dtype_policy, name="first")
-        self.second = keras.layers.Dense(units, dtype=self.dtype_policy, name="second")
+        self.first = Dense(hidden, activation="relu", dtype=self.dtype_policy, name="first")
+        self.second = Dense(units, dtype=self.dtype_policy, name="second")
 
     def build(self, input_shape):
         self.first.build(input_shape)
@@ -156,7 +157,7 @@ def pairwise_logits(mixtures, channels, weights):
     size = block_of(hidden * columns)
 
     def block(a):
-        return ops.matmul(ops.relu(a[:, None] + channels), weights[:, None])[..., 0]  # (size, K)
+        return matmul(ops.relu(a[:, None] + channels), weights[:, None])[..., 0]  # (size, K)
 
     def gradient(*arguments, upstream=None):  # torch gives the upstream gradient by name
         upstream = arguments[0] if upstream is None else upstream
@@ -191,9 +192,9 @@ class CoincidenceHead(keras.layers.Layer):
     def __init__(self, hidden=512, **kwargs):
         super().__init__(**kwargs)
         self.hidden = hidden
-        self.mixture = keras.layers.Dense(hidden, dtype=self.dtype_policy, name="mixture")
-        self.channel = keras.layers.Dense(hidden, use_bias=False, dtype=self.dtype_policy, name="channel")
-        self.output_layer = keras.layers.Dense(1, dtype=self.dtype_policy, name="output")
+        self.mixture = Dense(hidden, dtype=self.dtype_policy, name="mixture")
+        self.channel = Dense(hidden, use_bias=False, dtype=self.dtype_policy, name="channel")
+        self.output_layer = Dense(1, dtype=self.dtype_policy, name="output")
 
     def build(self, h_m_shape, h_c_shape):
         self.mixture.build(h_m_shape)

@@ -4,7 +4,17 @@ import keras
 from keras import ops
 
 from sepcl_keras import fused
+from sepcl_keras.backend import matmul
 from sepcl_keras.fused import EPSILON
+
+
+@keras.saving.register_keras_serializable(package="sepcl_keras")
+class Dense(keras.layers.Dense):
+    """Keras' dense layer, whose products are rounded on any device (see `backend.rounded`)."""
+
+    def call(self, inputs, training=None):
+        y = matmul(inputs, self.kernel)
+        return self.activation(y + self.bias if self.use_bias else y)
 
 
 class ScaledDense(keras.layers.Layer):
@@ -12,7 +22,7 @@ class ScaledDense(keras.layers.Layer):
 
     def __init__(self, units, use_bias=False, initial_scale=1.0, **kwargs):
         super().__init__(**kwargs)
-        self.dense = keras.layers.Dense(units, use_bias=use_bias, dtype=self.dtype_policy, name="dense")
+        self.dense = Dense(units, use_bias=use_bias, dtype=self.dtype_policy, name="dense")
         self.initial_scale = initial_scale
 
     def build(self, input_shape):
@@ -27,7 +37,7 @@ class ScaledDense(keras.layers.Layer):
         return self.dense.kernel * self.scale
 
     def call(self, x):
-        y = ops.matmul(x, self.kernel)
+        y = matmul(x, self.kernel)
         return y + self.dense.bias * self.scale if self.dense.use_bias else y
 
 
@@ -107,4 +117,4 @@ class TDCNBlock(keras.layers.Layer):
         offset = ops.cast(second.beta, "float32") - mean * scale
         kernel = self.down.kernel
         scaled = ops.cast(scale, kernel.dtype)[:, :, None] * kernel
-        return ops.matmul(p, scaled) + ops.matmul(ops.cast(offset, kernel.dtype), kernel)[:, None]
+        return matmul(p, scaled) + matmul(ops.cast(offset, kernel.dtype), kernel)[:, None]

@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from sepcl_keras.files import BadInput
-from sepcl_keras.layers import ScaledDense, TDCNBlock
+from sepcl_keras.layers import Dense, ScaledDense, TDCNBlock
 
 CONSISTENCY = ("predicted", "uniform", "energy")
 
@@ -66,7 +66,7 @@ class TDCNPlusPlus(keras.Model):
             repeats=repeats, long_skips=long_skips, consistency=consistency,
         )  # fmt: skip
         dense = dict(use_bias=False, dtype=self.dtype_policy)
-        self.encoder = keras.layers.Dense(num_basis, activation="relu", name="encoder", **dense)
+        self.encoder = Dense(num_basis, activation="relu", name="encoder", **dense)
         self.initial = ScaledDense(bottleneck, use_bias=True, dtype=self.dtype_policy, name="initial")
         self.blocks = [
             TDCNBlock(hidden, kernel_size, dilation, index, dtype=self.dtype_policy, name=f"block_{index}")
@@ -78,10 +78,10 @@ class TDCNPlusPlus(keras.Model):
             f"{i}_{j}": ScaledDense(bottleneck, use_bias=True, dtype=self.dtype_policy, name=f"skip_{i}_{j}")
             for i, j in pairs
         }
-        self.masks = keras.layers.Dense(num_sources * num_basis, activation="sigmoid", name="masks", **dense)
-        self.decoder = keras.layers.Dense(frame_length, name="decoder", **dense)
+        self.masks = Dense(num_sources * num_basis, activation="sigmoid", name="masks", **dense)
+        self.decoder = Dense(frame_length, name="decoder", **dense)
         if consistency == "predicted":
-            self.weighting = keras.layers.Dense(num_sources, name="weighting", **dense)
+            self.weighting = Dense(num_sources, name="weighting", **dense)
 
     def build(self, input_shape):
         c = self.config

@@ -10,6 +10,7 @@ from sepcl_keras.checkpoint import Checkpoint, digest, save_model
 from sepcl_keras.encoder import CNN14
 from sepcl_keras.features import MEL_BANDS, PATCH_FRAMES
 from sepcl_keras.files import BadInput
+from sepcl_keras.layers import Dense
 from sepcl_keras.logs import Log, Record
 from sepcl_keras.models import ContrastiveModel, SeparationModel, TripletModel
 from sepcl_keras.separator import TDCNPlusPlus, start_from_mdct
@@ -215,9 +216,7 @@ def pretrain(
 def train_supervised(log_mel, labels, profile, seed, folder=None):
     """The ceiling: the same encoder, crops and SpecAugment, but trained on the labels. Returns encoder and history."""
     encoder = new_encoder(profile.embedding_dim, profile.width, seed)
-    model = keras.Sequential(
-        [SpecAugment(seed=seed), encoder, keras.layers.ReLU(), keras.layers.Dense(labels.shape[1])]
-    )
+    model = keras.Sequential([SpecAugment(seed=seed), encoder, keras.layers.ReLU(), Dense(labels.shape[1])])
     history = fit(
         model,
         lambda steps: Batches(log_mel, PATCH_FRAMES, 2 * profile.batch_size, steps, seed, labels),
