@@ -17,12 +17,12 @@ BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/"
 )
 FETCH = """\
-# On a machine that has only this notebook, such as Colab, fetch the library first.
 import importlib.util
 import os
 import sys
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # fast convolutions, also on CPUs where TensorFlow has others
+# On a machine that has only this notebook, such as Colab, fetch the library first.
 if importlib.util.find_spec("sepcl_keras") is None:
     !git clone -q --depth 1 {repository}
     !pip install -q -e {name}

@@ -1,5 +1,10 @@
 """Self-supervised audio representations from automatically separated sound scenes, in Keras 3."""
 
+import os
+
+# TensorFlow's fast convolutions, also on CPUs where it would take others. It looks at this once, when it is imported.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+
 from sepcl_keras.augmentation import SpecAugment
 from sepcl_keras.embedding import embed, load_encoder
 from sepcl_keras.encoder import CNN14, CoincidenceHead, SimilarityHead

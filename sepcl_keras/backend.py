@@ -102,6 +102,8 @@ def advice():
 
 
 def _uses_onednn():
+    if sys.platform == "darwin":
+        return True  # built without it, it has nothing to be asked for
     try:
         from tensorflow.python.util._pywrap_util_port import IsMklEnabled  # TensorFlow says it nowhere else
     except ImportError:
@@ -165,7 +167,7 @@ def rounded(matmul):
     """`matmul`, Keras' or TensorFlow's product of matrices, whose bfloat16 results are the nearest ones on any device.
 
     Where TensorFlow cuts off, each product would be too small by up to 1/128, and networks add that up: the first loss
-    of a small separator was off by ten times as much as by rounding. Made and rounded in float32, it costs the same.
+    of a small separator was off by ten times as much as by rounding. Made and rounded in float32, it takes as long.
     """
 
     def product(a, b, **options):

@@ -1,4 +1,5 @@
-"""What TDCN++ is built of: scaled dense layers, PReLU with normalisation over time, dilated convolutions, blocks."""
+"""A dense layer for all networks; what TDCN++ is built of: scaled dense layers, PReLU with normalisation over time,
+dilated convolutions, blocks."""
 
 import keras
 from keras import ops

@@ -17,9 +17,9 @@ class Row:
     """One way to pretrain: a row of the slides' Tables 2, 4 and 5, with the mAP they give for it on AudioSet, or None.
 
     With `constraints` the encoder learns by triplets, and by the losses of the weights `similarity` and `coincidence`
-    else. `d`: the length of h, or None for the profile's. `longer`: how many times the profile's steps; more than once
-    asks what short trainings hide, in no table (None). `tutorial`: whether `make tutorial` trains the row. `seeds`: how
-    many the study trains it with.
+    else. `d`: the length of h, or None for the profile's. `longer`: how many times the profile's steps; a row that is
+    longer asks what short trainings hide, and its `table` is None. `tutorial`: whether `make tutorial` trains the row.
+    `seeds`: how many the study trains it with.
     """
 
     row: str
@@ -57,7 +57,7 @@ def read_rows(path=ROOT / "data" / "rows.csv"):
 def training_of(name):
     """What defines the training of a row, None for a control."""
     row = read_rows().get(name)
-    # Runs that are no longer carry no such key: that is how the first were recorded.
+    # Trainings of the usual length have no such key: that is how the first were recorded.
     left_out = NOT_OF_A_TRAINING + (("longer",) if row and row.longer == 1 else ())
     return row and {key: value for key, value in dataclasses.asdict(row).items() if key not in left_out}
 

@@ -41,7 +41,8 @@ def test_also_where_tensorflow_has_no_instructions_for_bfloat16():
     ]
     done = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *(str(here / test) for test in tests)],
-        # Without oneDNN TensorFlow computes on any processor as it does on one without AVX-512.
-        env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0"}, capture_output=True, text=True, check=False,
+        # Without oneDNN TensorFlow computes on any CPU as it does on one without AVX-512.
+        env=os.environ | {"TF_ENABLE_ONEDNN_OPTS": "0", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]

@@ -316,7 +316,7 @@ for data, found in results.items():
 
 # %%
 groups = dict.fromkeys(names, "control") | {"chance": "chance"}
-groups |= {name: f"Table {row.table}" if row.table else "four times as long" for name, row in rows.items()}
+groups |= {name: f"Table {row.table}" if row.table else f"{row.longer} times as long" for name, row in rows.items()}
 measured_names = set().union(*results.values())
 shown = ["chance", *(name for name in names if groups[name] != "Table 5" and name in measured_names)]
 levels = {data: {name: findings.level(found[name]) for name in found} for data, found in results.items()}
@@ -416,13 +416,14 @@ print("empty crops:", ", ".join(f"{name} {np.mean(found):.0%}" for name, found i
 
 # %%
 probes = [("mix-mix without SpecAugment", "mix-mix"), ("mix-mix without SpecAugment ×4", "mix-mix ×4"),
-          *((name.removesuffix(" ×4"), name) for name, row in rows.items() if row.longer == 4)]  # fmt: skip
+          *((name.removesuffix(f" ×{row.longer}"), name) for name, row in rows.items() if row.longer > 1)]  # fmt: skip
 for data, found in results.items():
     for lower, higher in probes:
         if common := sorted(set(found.get(lower, ())) & set(found.get(higher, ()))):
             gap = paired_difference(*([found[name][seed]["map_draws"] for seed in common] for name in (lower, higher)))
-            print(f"{data}, {len(common)} seed(s): {higher} − {lower}: {gap.mean:+.3f}, "
-                  f"95 % from {gap.low:+.3f} to {gap.high:+.3f}")  # fmt: skip
+            few = len(common) < findings.LEAST_SEEDS  # of which no interval is worth anything
+            print(f"{data}, {len(common)} seeds: {higher} − {lower}: {gap.mean:+.3f}"
+                  + ("" if few else f", 95 % from {gap.low:+.3f} to {gap.high:+.3f}"))  # fmt: skip
 
 # %% [markdown]
 # If the guess is right, masks cost less, or help, in the longer trainings: there mix-mix ×4 − mix-mix without SpecAugment ×4
