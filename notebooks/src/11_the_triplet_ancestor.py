@@ -226,7 +226,12 @@ for data, found in results.items():
     means = {line["row"]: line["map"] for line in findings.table(found)}
     alone = {name: means[name] for name in means if name.startswith("triplet") and "joint" not in name}
     if alone:
-        print(f"{data}: from most to least, alone:", ", ".join(sorted(alone, key=alone.get, reverse=True)))
+        order = sorted(alone, key=alone.get, reverse=True)
+        print(f"{data}, alone:", ", ".join(f"{name.removeprefix('triplet ')} {alone[name]:.3f}" for name in order))
+
+# %% [markdown]
+# The order on made sounds is not that on recordings, and the four intervals overlap: at this size none can be told to be
+# worth most.
 
 # %% [markdown]
 # ## How much of what labels give?
