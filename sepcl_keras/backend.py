@@ -102,8 +102,8 @@ def advice():
 
 
 def _uses_onednn():
-    if sys.platform == "darwin":
-        return True  # built without it, it has nothing to be asked for
+    if sys.platform == "darwin":  # built without it
+        return True
     try:
         from tensorflow.python.util._pywrap_util_port import IsMklEnabled  # TensorFlow says it nowhere else
     except ImportError:
@@ -163,23 +163,16 @@ def _cuts_off():
         return float(product[0, 0]) == 1.0  # the nearest bfloat16 number is 1 + 1/128
 
 
-def rounded(matmul):
-    """`matmul`, Keras' or TensorFlow's product of matrices, whose bfloat16 results are the nearest ones on any device.
+def matmul(a, b, product=ops.matmul, **options):
+    """The `product`, Keras' or TensorFlow's, of two matrices: its bfloat16 numbers are the nearest ones on any device.
 
     Where TensorFlow cuts off, each product would be too small by up to 1/128, and networks add that up: the first loss
     of a small separator was off by ten times as much as by rounding. Made and rounded in float32, it takes as long.
     """
-
-    def product(a, b, **options):
-        cut = keras.backend.backend() == "tensorflow" and keras.backend.standardize_dtype(a.dtype) == "bfloat16"
-        if not (cut and _cuts_off()):
-            return matmul(a, b, **options)
-        return ops.cast(matmul(ops.cast(a, "float32"), ops.cast(b, "float32"), **options), "bfloat16")
-
-    return product
-
-
-matmul = rounded(ops.matmul)
+    half = keras.backend.backend() == "tensorflow" and keras.backend.standardize_dtype(a.dtype) == "bfloat16"
+    if not (half and _cuts_off()):
+        return product(a, b, **options)
+    return ops.cast(product(ops.cast(a, "float32"), ops.cast(b, "float32"), **options), "bfloat16")
 
 
 def in_double_precision(function):

@@ -11,7 +11,7 @@ from sepcl_keras.fused import EPSILON
 
 @keras.saving.register_keras_serializable(package="sepcl_keras")
 class Dense(keras.layers.Dense):
-    """Keras' dense layer, whose products are rounded on any device (see `backend.rounded`)."""
+    """Keras' dense layer, whose products are rounded on any device (see `backend.matmul`)."""
 
     def call(self, inputs, training=None):
         y = matmul(inputs, self.kernel)

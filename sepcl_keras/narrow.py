@@ -7,7 +7,7 @@ frames and bands that have something under it, skips the zeros and runs at the s
 
 import keras
 
-from sepcl_keras.backend import has_gpu, rounded
+from sepcl_keras.backend import has_gpu, matmul
 
 MOST_BANDS = 4  # more have few zeros to skip, and oneDNN is as fast there
 LEAST_CHANNELS = 128  # fewer are too little work for nine products
@@ -24,8 +24,6 @@ def convolve(x, kernel):
     """The `same` convolution of x (clips, frames, bands, channels) by a kernel (3, 3, channels, filters)."""
     import tensorflow as tf
 
-    matmul = rounded(tf.matmul)
-
     def rows(array, part):  # (clips · frames · bands, channels) of a part of the map, and its shape
         array = array[:, part[0], part[1]]
         return tf.reshape(array, (-1, array.shape[-1])), tf.shape(array)
@@ -41,15 +39,15 @@ def convolve(x, kernel):
 
         def forward(tap, under, over):
             part, shape = rows(x, under)
-            return put(matmul(part, flat[tap]), shape, over)
+            return put(matmul(part, flat[tap], tf.matmul), shape, over)
 
         def gradient(d_y):
             def to_input(tap, under, over):
                 part, shape = rows(d_y, over)
-                return put(matmul(part, flat[tap], transpose_b=True), shape, under)
+                return put(matmul(part, flat[tap], tf.matmul, transpose_b=True), shape, under)
 
             def to_kernel(tap, under, over):
-                return matmul(rows(x, under)[0], rows(d_y, over)[0], transpose_a=True)
+                return matmul(rows(x, under)[0], rows(d_y, over)[0], tf.matmul, transpose_a=True)
 
             d_x = tf.cast(tf.add_n([to_input(*tap) for tap in taps]), x.dtype)
             found = {tap[0]: to_kernel(*tap) for tap in taps}

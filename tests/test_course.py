@@ -266,13 +266,16 @@ def test_a_backend_that_is_slow_on_this_device_is_named(tmp_path, capsys):
     Course("smoke", "made", 0, tmp_path)
     said, backend = capsys.readouterr().out, keras.backend.backend()
     assert (f"Keras runs on {backend} on a CPU" in said) == (backend != "tensorflow" and not has_gpu())
+    assert "oneDNN" not in said
 
 
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow" or has_gpu() or sys.platform == "darwin",
     reason="oneDNN is TensorFlow's, on a CPU, and not on macOS",
 )
-@pytest.mark.parametrize("asked, advised", [({}, False), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, True)])
+@pytest.mark.parametrize(
+    "asked, advised", [({}, False), ({"TF_ENABLE_ONEDNN_OPTS": "1"}, False), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, True)]
+)
 def test_the_library_asks_for_tensorflows_fast_convolutions_and_names_where_they_are_missing(asked, advised):
     environment = {key: value for key, value in os.environ.items() if key != "TF_ENABLE_ONEDNN_OPTS"}
     environment |= {"TF_CPP_MIN_LOG_LEVEL": "3"} | asked

@@ -260,26 +260,26 @@ notebook.table(lines, dict(data="data", row="encoder", map="share of supervised 
 # %%
 curves_of = ("log-mel statistics", "untrained encoder", "triplet joint", "mix-mix", MAIN_ROW, "supervised encoder")
 figure, axes = plt.subplots(1, max(1, len(results)), figsize=(11, 3.4), squeeze=False)
-curves = {data: {} for data in results}  # data -> name -> mAP with 1, 5, 20 and all
+curves = {data: {} for data in results}  # data -> name -> seed -> mAP with 1, 5, 20 and all
 for axis, (data, found) in zip(axes[0], results.items()):
     for name, colour in zip(curves_of, ("0.6", "0.3", *notebook.COLOURS)):
         if name in found:
-            runs = found[name].values()
-            curve = [np.mean([run["label_curve"][count] for run in runs]) for count in ("1", "5", "20")]
-            curves[data][name] = np.array([*curve, np.mean([run["linear_map"] for run in runs])])
-            style = ":" if name in CONTROLS else "-"
-            axis.plot(
-                ("1", "5", "20", "all"), curves[data][name], marker=".", linestyle=style, color=colour, label=name
-            )
+            curves[data][name] = {
+                seed: np.array([*(run["label_curve"][count] for count in ("1", "5", "20")), run["linear_map"]])
+                for seed, run in found[name].items()
+            }
+            mean, style = np.mean([*curves[data][name].values()], axis=0), ":" if name in CONTROLS else "-"
+            axis.plot(("1", "5", "20", "all"), mean, marker=".", linestyle=style, color=colour, label=name)
     axis.set(title=data, xlabel="labelled clips a class, at least", ylabel="mAP, linear probe")
 axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 plt.show()
 
 # %%
 for data, of_rows in curves.items():
-    if {MAIN_ROW, "untrained encoder"} <= set(of_rows):
-        gain = of_rows[MAIN_ROW] - of_rows["untrained encoder"]
-        share = gain / of_rows["untrained encoder"]
+    ours, untrained = (of_rows.get(name, {}) for name in (MAIN_ROW, "untrained encoder"))
+    if common := sorted(set(ours) & set(untrained)):  # seeds that both have
+        gain = np.mean([ours[k] - untrained[k] for k in common], axis=0)
+        share = gain / np.mean([untrained[k] for k in common], axis=0)
         print(f"{data}: {MAIN_ROW} over untrained with 1, 5, 20 and all:",
               ", ".join(f"{g:+.3f} ({s:+.0%})" for g, s in zip(gain, share)))  # fmt: skip
 
