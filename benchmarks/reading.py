@@ -26,8 +26,8 @@ from sepcl_keras.backend import compile_with_xla, keep_memory
 from sepcl_keras.encoder import CNN14
 from sepcl_keras.files import write_json
 from sepcl_keras.models import TensorFlowStep
+from sepcl_keras.optimizer import Adam
 from sepcl_keras.processors import ViewPairs, Views
-from sepcl_keras.training import Adam
 
 PROCESSORS, STEPS = ("N", "F", "S1", "S2"), 25
 

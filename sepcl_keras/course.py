@@ -25,7 +25,7 @@ from sepcl_keras.tables import MAIN_ROW, read_rows
 # What an artifact depends on besides sizes and seeds: the code that makes it. (A made bank adds sounds.py itself.)
 DATA_CODE = ("audio", "scenes", "features", "backend")
 SEPARATOR_CODE = (
-    *DATA_CODE, "fused", "layers", "separator", "losses", "models", "logs", "checkpoint", "training",
+    *DATA_CODE, "fused", "layers", "separator", "losses", "models", "logs", "checkpoint", "optimizer", "training",
 )  # fmt: skip
 VIEWS_CODE = (*SEPARATOR_CODE, "rows", "processors")
 ENCODER_CODE = (*VIEWS_CODE, "augmentation", "narrow", "encoder")

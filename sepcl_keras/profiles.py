@@ -47,7 +47,9 @@ _TINY = Profile(
     events_per_class=dict(train=40, validation=12, test=20),
     scenes=dict(train=1200, validation=240, test=400),
     separator=_SMALL_SEPARATOR | dict(num_basis=256, bottleneck=96, hidden=192),
-    snapshot_steps=dict(N=0, F=20, S1=150, S2=2400),
+    # After 1,700 steps at 2e-3 it gained 3.9 dB on two made events; at 5e-3 4.3 after 1,500; at 8e-3 3.3.
+    separator_learning_rate=5e-3,
+    snapshot_steps=dict(N=0, F=20, S1=150, S2=1600),
 )
 
 PROFILES = {
@@ -72,7 +74,12 @@ PROFILES = {
         ),
         _TINY,
         dataclasses.replace(  # the tables with their error bars: hours on a CPU
-            _TINY, name="study", scenes=_TINY.scenes | dict(test=1000), ablation_steps=200
+            _TINY,
+            name="study",
+            scenes=_TINY.scenes | dict(test=1000),
+            separator_learning_rate=2e-3,  # as when its runs began, so that they stay comparable
+            snapshot_steps=_TINY.snapshot_steps | dict(S2=2400),
+            ablation_steps=200,
         ),
         Profile(
             name="full",  # the paper's networks, snapshots at its steps; for a GPU

@@ -116,9 +116,10 @@ class TDCNPlusPlus(keras.Model):
         rest = overlap * step - self.config["frame_length"]
         if rest:
             frames = ops.pad(frames, ((0, 0), (0, 0), (0, 0), (0, rest)))
+        # Split and not sliced: TensorFlow's gradient of slices fills an array with zeros for each.
         chunks = [
-            ops.pad(frames[..., k * step : (k + 1) * step], ((0, 0), (0, 0), (k, overlap - 1 - k), (0, 0)))
-            for k in range(overlap)
+            ops.pad(chunk, ((0, 0), (0, 0), (k, overlap - 1 - k), (0, 0)))
+            for k, chunk in enumerate(ops.split(frames, overlap, axis=-1))
         ]
         total = sum(chunks)  # (clips, sources, hops, step)
         return ops.reshape(total, (-1, sources, ops.shape(total)[2] * step))[:, :, :samples]

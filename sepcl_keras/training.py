@@ -1,8 +1,7 @@
-"""Training: batches of crops, the optimizer, `fit`, and the recipes for separator and encoder."""
+"""Training: batches of crops, `fit`, and the recipes for separator and encoder."""
 
 import keras
 import numpy as np
-from keras import ops
 
 from sepcl_keras.augmentation import Mixing, SpecAugment
 from sepcl_keras.backend import compile_with_xla, feed, make_repeatable, number_of_devices
@@ -13,6 +12,7 @@ from sepcl_keras.files import BadInput
 from sepcl_keras.layers import Dense
 from sepcl_keras.logs import Log, Record
 from sepcl_keras.models import ContrastiveModel, SeparationModel, TripletModel
+from sepcl_keras.optimizer import Adam, learning_rates
 from sepcl_keras.separator import TDCNPlusPlus, start_from_mdct
 
 AUGMENTATIONS = {
@@ -69,31 +69,6 @@ class Snapshots(keras.callbacks.Callback):
 
     def on_train_batch_end(self, batch, logs=None):
         self._save(self.before + batch + 1)
-
-
-def learning_rates(peak, steps, warmup):
-    """The schedule: from a tenth of the peak straight up to it, then by a cosine down to a hundredth of it."""
-    return keras.optimizers.schedules.CosineDecay(
-        peak / 10, max(1, steps - warmup), 0.01, warmup_target=peak, warmup_steps=warmup
-    )
-
-
-class Adam(keras.optimizers.Adam):
-    """Keras' Adam that also sums up the norms of the gradients it is given, before it clips them.
-
-    The sum is a variable like its others, so that it costs the step nothing but the sum itself on any backend.
-    """
-
-    def build(self, variables):
-        super().build(variables)
-        self.gradient_norms = self.add_variable(shape=(), name="gradient_norms")
-
-    def apply(self, grads, trainable_variables=None):
-        if not self.built:
-            self.build(trainable_variables)
-        squares = [ops.sum(ops.square(ops.cast(grad, "float32"))) for grad in grads if grad is not None]
-        self.gradient_norms.assign_add(ops.sqrt(ops.sum(ops.stack(squares))))
-        super().apply(grads, trainable_variables)
 
 
 def fit(
