@@ -19,7 +19,7 @@
 # | **you will** | hear a scene, hear a network take it apart, and play the game that the encoder will be trained on |
 # | **you need** | ears, and nothing else; headphones help |
 # | **you make** | a separator, if there is none yet: it is trained once and kept for all notebooks |
-# | **time** | 4 to 9 minutes on a CPU (tiny), nearly all of it training the separator; on a GPU: not measured yet |
+# | **time** | about 5 minutes on a CPU (tiny), nearly all of it training the separator; on a GPU: not measured yet |
 
 # %% tags=["parameters"]
 import os

@@ -19,7 +19,7 @@
 # | **you will** | compute the MixIT loss by hand, train TDCN++ with it, and measure how well it separates |
 # | **you need** | notebook 02, or trust that the network gives M = 2 channels that sum to its input |
 # | **you make** | the trained separator and three earlier stages of it, with a learning curve and a score in dB |
-# | **time** | half a minute on a CPU (tiny) once the separator is trained; 4 to 9 minutes more where it is not; on a GPU: not measured yet |
+# | **time** | a minute on a CPU (tiny) once the separator is trained; about 5 minutes more where it is not; on a GPU: not measured yet |
 
 # %% tags=["parameters"]
 import os

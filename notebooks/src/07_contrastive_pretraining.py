@@ -19,7 +19,7 @@
 # | **you will** | walk through CNN14 block by block, write one training step by hand, train the encoder, read its curves beside chance, and watch four ways to fail |
 # | **you need** | notebooks 05 and 06 help; everything missing is made here |
 # | **you make** | the encoder that notebooks 08 and 09 evaluate |
-# | **time** | about 4 minutes on a CPU (tiny), 3 of them training; on a GPU: not measured yet |
+# | **time** | 4 to 6 minutes on a CPU (tiny), nearly all of them training; on a GPU: not measured yet |
 
 # %% tags=["parameters"]
 import os

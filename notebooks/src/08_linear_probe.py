@@ -19,7 +19,7 @@
 # | **you will** | freeze the encoder, train small classifiers on its embeddings, and measure beside five controls, with intervals |
 # | **you need** | what an embedding is (07); the metrics are built here by hand |
 # | **you make** | mAP and d′ of chance, log-mel statistics, a random projection, an untrained, a pretrained and a supervised encoder |
-# | **time** | about 2 minutes on a CPU (tiny), half of it the supervised control; on a GPU: not measured yet |
+# | **time** | 2 to 4 minutes on a CPU (tiny), half of it the supervised control; on a GPU: not measured yet |
 
 # %% tags=["parameters"]
 import os
