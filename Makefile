@@ -15,7 +15,7 @@ export PYTHONUNBUFFERED = 1
 
 help:
 	@echo "make setup      makes .venv and installs requirements.txt; STACK=gpu takes requirements-gpu.txt: JAX with CUDA"
-	@echo "make tutorial   executes notebooks 00 to 11 in order; PROFILE=smoke|tiny|full DATA=made|FOLDER SEED=0 FROM=00"
+	@echo "make tutorial   executes notebooks 00 to 11, on a CPU two at a time; PROFILE=smoke|tiny|full DATA=made|FOLDER SEED=0 FROM=00"
 	@echo "make lab        opens the notebooks in JupyterLab"
 	@echo "make notebooks  generates notebooks/*.ipynb from notebooks/src/*.py"
 	@echo "make lint       ruff, and whether the notebooks are up to date"

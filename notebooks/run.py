@@ -1,15 +1,19 @@
-"""Executes the notebooks in order with papermill, shows how far it is, and ends with one table.
+"""Executes the notebooks with papermill, two at a time on a CPU, shows how far they are, and ends with one table.
 
 Executed copies and results are kept under artifacts/<profile>/<data>/seed<k>/.
 """
 
 import argparse
+import concurrent.futures
 import contextlib
+import functools
 import logging
 import os
 import resource
 import shlex
+import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -17,9 +21,12 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import nbformat
 import papermill
+import psutil
+from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
+from sepcl_keras.backend import processes
 from sepcl_keras.course import Course
 from sepcl_keras.files import BadInput
 from sepcl_keras.scenes import SPLITS
@@ -30,6 +37,17 @@ COLUMNS = {
     "row": "encoder", "map": "mAP", "linear_map": "linear mAP", "d_prime": "d′",
     "qbe": "QbE mAP", "qbe_chance": "QbE chance", "slides": "slides mAP",
 }  # fmt: skip
+# What is better there before a notebook begins; whatever else it needs, it finds, makes, or waits for. The supervised
+# control needs no separator, so it is trained while that one is.
+SUPERVISED = "supervised"
+AFTER = {
+    "03": {"00"}, "04": {"03"}, "05": {"00"}, "06": {"05"}, "07": {"05"}, "08": {"07", SUPERVISED}, "09": {"08"},
+    "10": {"05"}, "11": {"10"},
+}  # fmt: skip
+
+
+class Failed(Exception):
+    """A notebook that did not come to its end: its path and why, in a sentence."""
 
 
 def parse(arguments):
@@ -39,6 +57,8 @@ def parse(arguments):
     parser.add_argument("--seed", default="0", help="of all training")
     parser.add_argument("--from", dest="first", default="00", help="number of the first notebook to execute")
     parser.add_argument("--out", default=None, help="folder of all artifacts; default artifacts/")
+    jobs = processes(2)
+    parser.add_argument("--jobs", type=int, default=jobs, help=f"notebooks at a time; here {jobs}, on a GPU 1")
     return parser.parse_args(arguments)
 
 
@@ -51,6 +71,8 @@ def plan(options, folder):
     first = options.first.zfill(2)
     if first not in numbers:
         raise BadInput(f"FROM={options.first!r}: expected one of {', '.join(numbers)}.")
+    if options.jobs < 1:
+        raise BadInput(f"--jobs {options.jobs}: expected one or more.")
     for path in notebooks:
         missing = set(PARAMETERS) - set(papermill.inspect_notebook(path))  # papermill itself would pass over them
         if missing:
@@ -63,33 +85,87 @@ def plan(options, folder):
 
 
 def execute(path, target, parameters, folder):
-    """Runs one notebook with its cells' output on the screen. Gives the seconds it took."""
-    began = time.perf_counter()
+    """Runs one notebook with its cells' output on the screen."""
+    print(f"\n{path.stem}, {len(nbformat.read(path, as_version=4).cells)} cells", flush=True)
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.stem}.unfinished.ipynb")  # papermill writes after each cell
     with contextlib.suppress(FileNotFoundError):
         target.unlink()
-    papermill.execute_notebook(
-        path, part, parameters, cwd=str(folder), kernel_name="python3", log_output=True, progress_bar=False
-    )
+    try:
+        papermill.execute_notebook(
+            path, part, parameters, cwd=str(folder), kernel_name="python3", log_output=True, progress_bar=False
+        )
+    except (PapermillExecutionError, DeadKernelError) as error:
+        raise Failed(f"{path.stem}, {explain(error)}\nWhat it did so far is in {part}") from None
     part.replace(target)
-    return time.perf_counter() - began
+
+
+def train_supervised(*arguments):
+    """Trains the supervised control in a process of its own; a failure is left to the notebook that asks for it."""
+    program = f"from sepcl_keras.course import Course; Course(*{arguments!r}).supervised_encoder()"
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        for line in process.stdout:
+            logging.getLogger("papermill").info(line.rstrip())
+
+
+def side_by_side(jobs, after, most):
+    """Calls each of `jobs`, a dict from name to function, after those that `after` has for it, `most` at a time.
+
+    The one that most others come after goes first; one at a time they go in their own order. Gives (name, seconds) of
+    each as it ends. At the first that fails, or where the reader stops it, all processes of the others are ended too.
+    """
+
+    def waiting_for(job):
+        direct = [other for other in jobs if job in after.get(other, ())]
+        return {*direct, *(name for other in direct for name in waiting_for(other))}
+
+    def timed(job):
+        threading.current_thread().name = job  # which every line is shown with
+        began = time.perf_counter()
+        with contextlib.closing(ensure_event_loop()):  # Jupyter's, of this thread, which it leaves open
+            jobs[job]()
+        return job, time.perf_counter() - began
+
+    waiting = sorted(jobs, key=lambda job: -len(waiting_for(job))) if most > 1 else list(jobs)
+    running, ended = set(), set()
+    with concurrent.futures.ThreadPoolExecutor(most) as pool:
+        try:
+            while waiting or running:
+                ready = [job for job in waiting if (after.get(job, set()) & jobs.keys()) <= ended]
+                for job in ready[: most - len(running)]:
+                    waiting.remove(job)
+                    running.add(pool.submit(timed, job))
+                done, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
+                for future in done:
+                    ended.add(future.result()[0])
+                    yield future.result()
+        except BaseException:
+            for process in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.terminate()
+            raise
 
 
 def explain(error):
     """Where in a notebook and why it failed, in one sentence."""
-    if isinstance(error, KeyboardInterrupt):
-        return "stopped."
     if isinstance(error, DeadKernelError):
         return "its kernel died, most often because memory ran out."
     reason = error.evalue if error.ename == "BadInput" else f"{error.ename}: {error.evalue}"
     return f"cell In [{error.exec_count}]: {reason}"
 
 
+class Lines(logging.Formatter):
+    """Each line behind the name of the notebook that it comes from."""
+
+    def format(self, record):
+        return "\n".join(f"{record.threadName} | {line}" for line in record.getMessage().splitlines())
+
+
 def show_progress():
     """Sends papermill's log to the screen: which cell runs, and what it prints, such as epochs with their losses."""
     logger, handler = logging.getLogger("papermill"), logging.StreamHandler(sys.stdout)
-    handler.setFormatter(logging.Formatter("%(message)s"))
+    handler.setFormatter(Lines())
     handler.addFilter(lambda entry: entry.funcName not in ("execute_notebook", "complete", "parameterize_path"))
     handler.addFilter(lambda entry: not entry.getMessage().startswith("Ending Cell"))
     logger.handlers, logger.propagate = [handler], False
@@ -118,21 +194,26 @@ def main(arguments=None, folder=HERE):
         print(error, file=sys.stderr)
         return 2
     show_progress()
-    began, seconds = time.perf_counter(), {}
-    for index, path in enumerate(notebooks, start=1):
-        cells = len(nbformat.read(path, as_version=4).cells)
-        print(f"\n[{index}/{len(notebooks)}] {path.stem}, {cells} cells", flush=True)
-        target = course.folder / "notebooks" / path.name
-        try:
-            seconds[path.stem] = execute(path, target, parameters, folder)
-        except (PapermillExecutionError, DeadKernelError, KeyboardInterrupt) as error:
-            print(f"\n{path.stem}, {explain(error)}", file=sys.stderr)
-            print(f"What it did so far is in {target.with_name(f'{path.stem}.unfinished.ipynb')}", file=sys.stderr)
-            values = " ".join(f"{name}={shlex.quote(str(parameters[name]))}" for name in ("PROFILE", "DATA", "SEED"))
-            print(f"Go on from here with: make tutorial FROM={path.name[:2]} {values}", file=sys.stderr)
-            return 1
+    jobs = {
+        path.name[:2]: functools.partial(execute, path, course.folder / "notebooks" / path.name, parameters, folder)
+        for path in notebooks
+    }
+    number, began, seconds = len(jobs), time.perf_counter(), {}
+    if options.jobs > 1 and any(SUPERVISED in after for job, after in AFTER.items() if job in jobs):
+        jobs[SUPERVISED] = functools.partial(train_supervised, *parameters.values())
+    try:
+        for job, took in side_by_side(jobs, AFTER, options.jobs):
+            seconds[job] = took
+            done = len(seconds.keys() - {SUPERVISED})
+            print(f"\n[{done}/{number}] {job} ended after {took:.0f} s", flush=True)
+    except (Failed, KeyboardInterrupt) as error:
+        print(f"\n{error if isinstance(error, Failed) else 'stopped.'}", file=sys.stderr)
+        first = min(jobs.keys() - seconds.keys())  # a digit is before a letter
+        values = " ".join(f"{name}={shlex.quote(str(parameters[name]))}" for name in ("PROFILE", "DATA", "SEED"))
+        print(f"Go on from here with: make tutorial FROM={first} {values}", file=sys.stderr)
+        return 1
     total, memory = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    print("\nseconds a notebook: " + ", ".join(f"{name[:2]} {value:.0f}" for name, value in seconds.items()))
+    print("\nseconds a notebook: " + ", ".join(f"{name} {seconds[name]:.0f}" for name in jobs))
     print(f"in all {total / 60:.1f} min, at most {memory:.1f} GB of memory in one kernel")
     results = course.results("10")
     if results:

@@ -61,6 +61,11 @@ def has_gpu():
     return torch.cuda.is_available()
 
 
+def processes(most):
+    """How many processes to work in side by side, at most so many: one on a GPU, and no more than there are cores."""
+    return 1 if has_gpu() else min(most, os.cpu_count())
+
+
 @functools.cache
 def start_xla():
     """Lets TensorFlow's XLA greet while nobody listens: it writes to the process's standard error at any log level."""

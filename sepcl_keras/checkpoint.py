@@ -137,7 +137,7 @@ def digest(arrays):
 
 
 def _lock(path, name):
-    """Opens the file at `path`, made with its folder if need be, for this run alone."""
+    """Opens the file at `path`, made with its folder if need be, for this run alone; waits until no other has it."""
     while True:
         # Round again where the run before removes file and folder between any two of these lines.
         with contextlib.suppress(FileNotFoundError), contextlib.ExitStack() as stack:
@@ -147,7 +147,8 @@ def _lock(path, name):
                 if fcntl is not None:
                     fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise BadInput(f"{name}: another run is making it; expected that one to end first.") from None
+                print(f"{name}: another run is making it; waiting for that one to end.", flush=True)
+                fcntl.flock(file, fcntl.LOCK_EX)
             except OSError:
                 pass  # a file system without locks
             if os.path.samestat(os.fstat(file.fileno()), path.stat()):  # the lock of a removed file keeps nobody out
@@ -159,9 +160,9 @@ def _lock(path, name):
 def atomic_folder(folder, mark):
     """Gives a folder to fill, which takes the place of `folder` at the end; on an error `folder` stays as before.
 
-    It lies in `.NAME.part` beside it, for one run at a time. After a run that was stopped in it, with the same `mark`,
-    it is given again as that run left it, if there is a checkpoint, a record of progress or a manifest in it; else it
-    is given empty.
+    It lies in `.NAME.part` beside it, for one run at a time: a second one waits here, and leaves it empty where it then
+    finds `folder` made. After a run that was stopped in it, with the same `mark`, it is given again as that run left
+    it, if there is a checkpoint, a record of progress or a manifest in it; else it is given empty.
     """
     folder = Path(folder)
     part = folder.with_name(f".{folder.name}.part")
@@ -171,7 +172,7 @@ def atomic_folder(folder, mark):
         return any((content / name).exists() for name in (CHECKPOINT, PROGRESS, "manifest.json"))
 
     with writing(part):
-        lock = _lock(part / "mark", folder)
+        lock = _lock(part / "mark", folder.name)
     with lock:
         with writing(part):
             lock.seek(0)
@@ -186,8 +187,9 @@ def atomic_folder(folder, mark):
         try:
             yield content
             (content / CHECKPOINT).unlink(missing_ok=True)
-            shutil.rmtree(folder, ignore_errors=True)
-            os.replace(content, folder)
+            if any(content.iterdir()):
+                shutil.rmtree(folder, ignore_errors=True)
+                os.replace(content, folder)
         finally:
             if not is_worth_keeping():
                 shutil.rmtree(part, ignore_errors=True)

@@ -89,18 +89,23 @@ class Course:
             return self._kept[name, mark]
         folder = self.folder / name
         manifest = folder / "manifest.json"
-        if manifest.exists() and read_json(manifest).get("fingerprint") == mark:
-            print(f"{name}: loaded from {self._shown(folder)}.")
-        else:
-            print(f"{name}: not made yet with these settings; making it now.", flush=True)
-            began = time.perf_counter()
+
+        def fits():
+            return manifest.exists() and read_json(manifest).get("fingerprint") == mark
+
+        seconds = None
+        if not fits():
             with atomic_folder(folder, mark) as part:
-                if not (part / "manifest.json").exists():  # it is there where a run was stopped right at the end
-                    history = make(part)
-                    seconds = round(time.perf_counter() - began, 1)
-                    content = {"fingerprint": mark, "definition": definition, "seconds": seconds, "history": history}
-                    write_json(part / "manifest.json", content)
-            print(f"{name}: made in {time.perf_counter() - began:.0f} s, kept in {self._shown(folder)}.")
+                if not fits():  # as it may by now, where another run was making it
+                    print(f"{name}: not made yet with these settings; making it now.", flush=True)
+                    began = time.perf_counter()
+                    if not (part / "manifest.json").exists():  # it is there where a run was stopped right at the end
+                        content = {"fingerprint": mark, "definition": definition, "history": make(part)}
+                        content["seconds"] = round(time.perf_counter() - began, 1)
+                        write_json(part / "manifest.json", content)
+                    seconds = time.perf_counter() - began
+        how = "loaded from" if seconds is None else f"made in {seconds:.0f} s, kept in"
+        print(f"{name}: {how} {self._shown(folder)}.")
         try:
             loaded = load(folder), read_json(manifest)["history"]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:

@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 from sepcl_keras import evaluation, intervals
-from sepcl_keras.backend import has_gpu
+from sepcl_keras.backend import has_gpu, processes
 from sepcl_keras.course import Course
 from sepcl_keras.files import ROOT, BadInput, atomic, fingerprint
 from sepcl_keras.findings import FOLDER, by_name, read, report
@@ -180,7 +180,7 @@ def main(arguments=None):
     parser.add_argument("--data", default="made", help="made, or a folder in the layout of ESC-50")
     parser.add_argument("--out", default=None, help="folder of networks and views; default artifacts/")
     parser.add_argument("--results", default=None, help="folder of results; default data/results/ for profile study")
-    jobs = 1 if has_gpu() else min(4, os.cpu_count())
+    jobs = processes(4)
     parser.add_argument("--jobs", type=int, default=jobs, help=f"runs at a time; here {jobs}, on a GPU 1")
     options = parser.parse_args(arguments)
     logging.getLogger("tensorflow").setLevel(logging.ERROR)  # many small networks, each traced once: no reason to warn

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import zipfile
 from pathlib import Path
 
@@ -291,14 +292,24 @@ def test_a_failure_keeps_the_part_only_where_it_can_go_on(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == kept
 
 
-def test_two_runs_do_not_make_one_artifact_at_once(tmp_path):
+def test_a_second_run_waits_and_finds_what_the_first_made(tmp_path, capsys):
     pytest.importorskip("fcntl")
+    found = []
+
+    def second():
+        with atomic_folder(tmp_path / "thing", "a") as content:  # and leaves it empty
+            found.extend(path.name for path in [*(tmp_path / "thing").iterdir(), *content.iterdir()])
+
     with atomic_folder(tmp_path / "thing", "a") as content:
         (content / "x").touch()
-        said = pytest.raises(BadInput, match="thing: another run is making it; expected")
-        with said, atomic_folder(tmp_path / "thing", "b"):
-            pass
-        with atomic_folder(tmp_path / "other", "b"):
-            pass
-        assert (content / "x").exists()
+        with atomic_folder(tmp_path / "other", "b") as other:  # of something else
+            (other / "y").touch()
+        thread = threading.Thread(target=second)
+        thread.start()
+        while "thing: another run is making it; waiting" not in (said := capsys.readouterr().out):
+            assert thread.is_alive() and not said
+        assert not found
+    thread.join()
+    assert found == ["x"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "thing"]
+    assert [path.name for path in (tmp_path / "thing").iterdir()] == ["x"]

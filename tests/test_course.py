@@ -1,19 +1,21 @@
 """The path: what is there and fits is loaded, what does not fit is made again, and nothing is half made."""
 
+import contextlib
 import dataclasses
 import os
 import shutil
 import subprocess
 import sys
+import threading
 
 import keras
 import numpy as np
 import pytest
 from keras.ops import convert_to_numpy as to_numpy
 
+from sepcl_keras import backend
 from sepcl_keras import course as course_module
 from sepcl_keras.augmentation import CONSTRAINTS
-from sepcl_keras.backend import has_gpu
 from sepcl_keras.checkpoint import CHECKPOINT
 from sepcl_keras.course import Course
 from sepcl_keras.files import ROOT, BadInput
@@ -101,13 +103,34 @@ def test_an_artifact_stopped_when_whole_is_not_made_again(course, tmp_path, monk
     assert counting(Course("smoke", "made", 0, tmp_path), {"a": 1}, calls) == ("{'a': 1}", {"made": 1}) and not calls
 
 
-def test_two_runs_do_not_make_one_artifact_at_once(course, tmp_path):
-    def make(folder):
-        with pytest.raises(BadInput, match="thing: another run is making it; expected"):
-            Course("smoke", "made", 0, tmp_path).load_or_train("thing", {"a": 1}, make, lambda folder: None)
-        return "once"
+@pytest.mark.parametrize("first_fails", [False, True])
+def test_of_two_runs_one_makes_an_artifact_and_the_other_waits(course, tmp_path, capsys, first_fails):
+    """The other loads it, or, where the first was stopped on the way, goes on from there."""
+    pytest.importorskip("fcntl")
 
-    assert course.load_or_train("thing", {"a": 1}, make, lambda folder: None) == (None, "once")
+    def first(folder):
+        (folder / CHECKPOINT).write_text("step 25")
+        thread.start()
+        while "thing: another run is making it" not in capsys.readouterr().out:
+            assert thread.is_alive()
+        if first_fails:
+            raise Stopped
+        return "first"
+
+    def second(folder):
+        assert (folder / CHECKPOINT).read_text() == "step 25"
+        return "second"
+
+    def other_run():
+        other = Course("smoke", "made", 0, tmp_path)
+        found.append(other.load_or_train("thing", {"a": 1}, second, lambda folder: None))
+
+    found, thread = [], threading.Thread(target=other_run)
+    with pytest.raises(Stopped) if first_fails else contextlib.nullcontext():
+        course.load_or_train("thing", {"a": 1}, first, lambda folder: None)
+    thread.join()
+    assert found == [(None, "second" if first_fails else "first")]
+    assert [path.name for path in (course.folder / "thing").iterdir()] == ["manifest.json"]
 
 
 def test_every_training_gets_the_folder_its_checkpoint_stays_in(course, monkeypatch):
@@ -264,13 +287,13 @@ def test_a_few_steps_on_real_recordings(tmp_path, monkeypatch):
 
 def test_a_backend_that_is_slow_on_this_device_is_named(tmp_path, capsys):
     Course("smoke", "made", 0, tmp_path)
-    said, backend = capsys.readouterr().out, keras.backend.backend()
-    assert (f"Keras runs on {backend} on a CPU" in said) == (backend != "tensorflow" and not has_gpu())
+    said, name = capsys.readouterr().out, keras.backend.backend()
+    assert (f"Keras runs on {name} on a CPU" in said) == (name != "tensorflow" and not backend.has_gpu())
     assert "oneDNN" not in said
 
 
 @pytest.mark.skipif(
-    keras.backend.backend() != "tensorflow" or has_gpu() or sys.platform == "darwin",
+    keras.backend.backend() != "tensorflow" or backend.has_gpu() or sys.platform == "darwin",
     reason="oneDNN is TensorFlow's, on a CPU, and not on macOS",
 )
 @pytest.mark.parametrize(
@@ -282,6 +305,13 @@ def test_the_library_asks_for_tensorflows_fast_convolutions_and_names_where_they
     program = [sys.executable, "-c", "from sepcl_keras import backend; print(backend.advice())"]
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
     assert ("TF_ENABLE_ONEDNN_OPTS=1, set before Keras is imported" in done.stdout) == advised
+
+
+@pytest.mark.parametrize(("gpu", "cores", "number"), [(True, 8, 1), (False, 8, 4), (False, 2, 2), (False, 1, 1)])
+def test_processes_side_by_side_need_a_core_each_and_a_gpu_is_for_one(monkeypatch, gpu, cores, number):
+    monkeypatch.setattr(backend, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert backend.processes(4) == number
 
 
 def test_importing_the_library_prints_nothing():

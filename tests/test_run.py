@@ -1,7 +1,9 @@
 """The runner of notebooks: wrong values refused before anything runs, failures named, results in one table."""
 
+import functools
 import importlib.util
 import logging
+import os
 from pathlib import Path
 
 import pytest
@@ -64,6 +66,7 @@ def folder(tmp_path):
         ("--seed", "1.5", "zero or more"),
         ("--from", "07", "00, 10"),
         ("--from", "last", "00, 10"),
+        ("--jobs", "0", "one or more"),
     ],
 )
 def test_wrong_value_is_refused_at_once_in_one_sentence(run, folder, capsys, option, value, expected):
@@ -93,7 +96,8 @@ def test_notebooks_are_executed_from_the_given_one_and_the_table_is_printed(run,
     arguments = ["--profile", "smoke", "--seed", "3", "--from", "10", "--out", str(tmp_path / "out")]
     assert run.main(arguments, folder) == 0
     captured = capsys.readouterr()
-    assert "[1/1] 10_last" in captured.out and "[1/1] 00_first" not in captured.out
+    assert "10_last, 2 cells" in captured.out and "[1/1] 10 ended" in captured.out and "00_first" not in captured.out
+    assert "10 | epoch 3, loss 0.125" in captured.out.splitlines()
     assert not (folder / "was_executed").exists()
 
     kept = tmp_path / "out" / "smoke" / "made" / "seed3" / "notebooks"
@@ -112,7 +116,7 @@ def test_notebooks_are_executed_from_the_given_one_and_the_table_is_printed(run,
 
 def test_failure_names_notebook_cell_reason_and_how_to_go_on(run, folder, tmp_path, capsys):
     write(folder, "05_bad.ipynb", 'class BadInput(ValueError): pass\nraise BadInput("x.wav: expected sound.")')
-    arguments = ["--profile", "smoke", "--from", "5", "--out", str(tmp_path / "out")]
+    arguments = ["--profile", "smoke", "--from", "5", "--jobs", "1", "--out", str(tmp_path / "out")]
     assert run.main(arguments, folder) == 1
     captured = capsys.readouterr()
     lines = captured.err.strip().splitlines()
@@ -125,12 +129,58 @@ def test_failure_names_notebook_cell_reason_and_how_to_go_on(run, folder, tmp_pa
     assert str(kept / "05_bad.unfinished.ipynb") in captured.err
 
 
+# Cells of two notebooks that meet at a pipe: each goes on once the other is there too.
+MEET = 'open("pipe", "w").close()', 'open("pipe").close()'
+
+
+def test_notebooks_run_side_by_side_but_after_those_they_need(run, tmp_path, capsys, monkeypatch):
+    os.mkfifo(tmp_path / "pipe")
+    write(tmp_path, "00_first.ipynb", MEET[0], 'open("ended", "w").close()')
+    write(tmp_path, "02_other.ipynb", MEET[1])
+    write(tmp_path, "03_needs.ipynb", 'open("ended").close()')
+    monkeypatch.setattr(run, "AFTER", {"03": {"00"}})
+    assert run.main(["--profile", "smoke", "--jobs", "2", "--out", str(tmp_path / "out")], tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert "[3/3] " in shown and "00 | Executing Cell 3" in shown and "02 | Executing Cell 3" in shown
+
+
+def test_a_failure_ends_the_others_and_names_the_first_to_go_on_with(run, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    write(tmp_path, "00_long.ipynb", MEET[0], "import threading\nthreading.Event().wait()")
+    write(tmp_path, "02_bad.ipynb", MEET[1], "1 / 0")
+    assert run.main(["--profile", "smoke", "--jobs", "2", "--out", str(tmp_path / "out")], tmp_path) == 1
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert "02_bad, cell In [4]: ZeroDivisionError: division by zero" in lines
+    assert lines[-1].startswith("Go on from here with: make tutorial FROM=00 ")
+    assert not [child for child in run.psutil.Process().children(recursive=True) if "ipykernel" in child.cmdline()]
+
+
+@pytest.mark.parametrize("most", [1, 2])
+def test_jobs_go_in_order_one_at_a_time_and_by_what_waits_for_them_two_at_a_time(run, most):
+    started = []
+    jobs = {name: functools.partial(started.append, name) for name in "abcd"}
+    ended = [name for name, _ in run.side_by_side(jobs, {"c": {"b"}, "d": {"c", "not here"}}, most)]
+    assert sorted(ended) == list("abcd")
+    assert started[0] == "a" if most == 1 else set(started[:2]) == {"a", "b"}
+    assert [name for name in started if name != "a"] == ["b", "c", "d"]
+
+
+def test_the_supervised_control_is_trained_while_nothing_waits_for_it(run, tmp_path, capsys, monkeypatch):
+    write(tmp_path, "00_first.ipynb", "1 + 1")
+    write(tmp_path, "08_probe.ipynb", RECORD.replace('record("10", table=rows)', "supervised_encoder()"))
+    monkeypatch.setattr(run, "AFTER", {"08": {"00", run.SUPERVISED}})
+    assert run.main(["--profile", "smoke", "--jobs", "2", "--out", str(tmp_path / "out")], tmp_path) == 0
+    shown = capsys.readouterr().out
+    assert "supervised | encoders/supervised: made in" in shown and "08 | encoders/supervised: loaded from" in shown
+    assert "[2/2] 08 ended" in shown
+
+
 def test_a_dead_kernel_is_explained(run, folder, tmp_path, capsys, monkeypatch):
     def die(*arguments, **options):
         raise nbclient.exceptions.DeadKernelError("Kernel died")
 
     monkeypatch.setattr(run.papermill, "execute_notebook", die)
-    assert run.main(["--profile", "smoke", "--out", str(tmp_path / "out")], folder) == 1
+    assert run.main(["--profile", "smoke", "--jobs", "1", "--out", str(tmp_path / "out")], folder) == 1
     captured = capsys.readouterr()
     assert "00_first, its kernel died" in captured.err and "Traceback" not in captured.err
 
