@@ -69,7 +69,8 @@ UNITS = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest tests --ignore=tests/test_tu
 test: lint
 	$(call UNITS,.venv)
 	rm -rf artifacts/test
-	SEPCL_PROFILE=smoke SEPCL_OUT=$(CURDIR)/artifacts/test $(BIN)/python -m pytest --nbmake --nbmake-timeout=300 -W default notebooks
+	SEPCL_PROFILE=smoke SEPCL_OUT=$(CURDIR)/artifacts/test $(BIN)/python -m pytest -n 2 --dist worksteal \
+	  --nbmake --nbmake-timeout=300 -W default notebooks
 	$(BIN)/python -m pytest -s tests/test_tutorial.py
 
 # What no backend touches is tested once. On JAX the tests compile thousands of small programs and run each a few times:
