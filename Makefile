@@ -15,7 +15,7 @@ export PYTHONUNBUFFERED = 1
 
 help:
 	@echo "make setup      makes .venv and installs requirements.txt; STACK=gpu takes requirements-gpu.txt: JAX with CUDA"
-	@echo "make tutorial   executes notebooks 00 to 11, on a CPU two at a time; PROFILE=smoke|tiny|full DATA=made|FOLDER SEED=0 FROM=00"
+	@echo "make tutorial   executes notebooks 00 to 11, on a CPU two at a time; PROFILE=smoke|tiny|full DATA=made|FOLDER SEED=0 FROM=00 JOBS=1"
 	@echo "make lab        opens the notebooks in JupyterLab"
 	@echo "make notebooks  generates notebooks/*.ipynb from notebooks/src/*.py"
 	@echo "make lint       ruff, and whether the notebooks are up to date"
@@ -46,7 +46,8 @@ setup: .venv/installed-$(STACK)
 	@touch $@
 
 tutorial: setup
-	@$(BIN)/python notebooks/run.py --profile "$(PROFILE)" --data "$(DATA)" --seed "$(SEED)" --from "$(FROM)"
+	@$(BIN)/python notebooks/run.py --profile "$(PROFILE)" --data "$(DATA)" --seed "$(SEED)" --from "$(FROM)" \
+	  $(if $(JOBS),--jobs "$(JOBS)")
 
 study: setup
 	$(BIN)/python -m sepcl_keras.study --data "$(DATA)"

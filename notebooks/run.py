@@ -47,7 +47,7 @@ AFTER = {
 
 
 class Failed(Exception):
-    """A notebook that did not come to its end: its path and why, in a sentence."""
+    """A notebook that did not come to its end: which, why, and where what it did so far is."""
 
 
 def parse(arguments):
@@ -91,9 +91,11 @@ def execute(path, target, parameters, folder):
     part = target.with_name(f"{target.stem}.unfinished.ipynb")  # papermill writes after each cell
     with contextlib.suppress(FileNotFoundError):
         target.unlink()
+    # Where its kernel starts. Papermill's own `cwd` would be that of the whole process, and so of another notebook.
+    place = {"metadata": {"path": str(folder)}}
     try:
         papermill.execute_notebook(
-            path, part, parameters, cwd=str(folder), kernel_name="python3", log_output=True, progress_bar=False
+            path, part, parameters, resources=place, kernel_name="python3", log_output=True, progress_bar=False
         )
     except (PapermillExecutionError, DeadKernelError) as error:
         raise Failed(f"{path.stem}, {explain(error)}\nWhat it did so far is in {part}") from None
@@ -103,17 +105,19 @@ def execute(path, target, parameters, folder):
 def train_supervised(*arguments):
     """Trains the supervised control in a process of its own; a failure is left to the notebook that asks for it."""
     program = f"from sepcl_keras.course import Course; Course(*{arguments!r}).supervised_encoder()"
-    command = [sys.executable, "-c", program]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    command, logger = [sys.executable, "-u", "-c", program], logging.getLogger("papermill")
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8") as process:
         for line in process.stdout:
-            logging.getLogger("papermill").info(line.rstrip())
+            logger.info(line.rstrip())
+    if process.returncode:
+        logger.info(f"ended with code {process.returncode}; notebook 08 will train it.")
 
 
 def side_by_side(jobs, after, most):
     """Calls each of `jobs`, a dict from name to function, after those that `after` has for it, `most` at a time.
 
     The one that most others come after goes first; one at a time they go in their own order. Gives (name, seconds) of
-    each as it ends. At the first that fails, or where the reader stops it, all processes of the others are ended too.
+    each as it ends. At the first that fails, or where the reader stops it, the processes of the others are ended too.
     """
 
     def waiting_for(job):
@@ -128,7 +132,7 @@ def side_by_side(jobs, after, most):
         return job, time.perf_counter() - began
 
     waiting = sorted(jobs, key=lambda job: -len(waiting_for(job))) if most > 1 else list(jobs)
-    running, ended = set(), set()
+    running, ended = set(), set()  # futures; names
     with concurrent.futures.ThreadPoolExecutor(most) as pool:
         try:
             while waiting or running:
@@ -136,21 +140,22 @@ def side_by_side(jobs, after, most):
                 for job in ready[: most - len(running)]:
                     waiting.remove(job)
                     running.add(pool.submit(timed, job))
-                done, running = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-                for future in done:
+                for future in concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED).done:
+                    running.remove(future)
                     ended.add(future.result()[0])
                     yield future.result()
         except BaseException:
-            for process in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    process.terminate()
+            while concurrent.futures.wait(running, timeout=0.2).not_done:  # again: a kernel may be just about to start
+                for process in psutil.Process().children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.terminate()
             raise
 
 
 def explain(error):
     """Where in a notebook and why it failed, in one sentence."""
     if isinstance(error, DeadKernelError):
-        return "its kernel died, most often because memory ran out."
+        return "its kernel died, most often because memory ran out; one notebook at a time (JOBS=1) takes less."
     reason = error.evalue if error.ename == "BadInput" else f"{error.ename}: {error.evalue}"
     return f"cell In [{error.exec_count}]: {reason}"
 
@@ -167,7 +172,7 @@ def show_progress():
     logger, handler = logging.getLogger("papermill"), logging.StreamHandler(sys.stdout)
     handler.setFormatter(Lines())
     handler.addFilter(lambda entry: entry.funcName not in ("execute_notebook", "complete", "parameterize_path"))
-    handler.addFilter(lambda entry: not entry.getMessage().startswith("Ending Cell"))
+    handler.addFilter(lambda entry: not entry.getMessage().startswith(("Ending Cell", "Kernel died")))
     logger.handlers, logger.propagate = [handler], False
     logger.setLevel(logging.INFO)
 
@@ -208,13 +213,14 @@ def main(arguments=None, folder=HERE):
             print(f"\n[{done}/{number}] {job} ended after {took:.0f} s", flush=True)
     except (Failed, KeyboardInterrupt) as error:
         print(f"\n{error if isinstance(error, Failed) else 'stopped.'}", file=sys.stderr)
-        first = min(jobs.keys() - seconds.keys())  # a digit is before a letter
+        left = [path.name[:2] for path in notebooks if path.name[:2] not in seconds]
         values = " ".join(f"{name}={shlex.quote(str(parameters[name]))}" for name in ("PROFILE", "DATA", "SEED"))
-        print(f"Go on from here with: make tutorial FROM={first} {values}", file=sys.stderr)
+        print(f"Not executed yet: {', '.join(left)}. What they trained so far is kept.", file=sys.stderr)
+        print(f"Go on with: make tutorial FROM={left[0]} {values}", file=sys.stderr)
         return 1
     total, memory = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     print("\nseconds a notebook: " + ", ".join(f"{name} {seconds[name]:.0f}" for name in jobs))
-    print(f"in all {total / 60:.1f} min, at most {memory:.1f} GB of memory in one kernel")
+    print(f"in all {total / 60:.1f} min, at most {memory:.1f} GB of memory in one process")
     results = course.results("10")
     if results:
         print(f"\nprofile {course.profile.name}, data {course.bank.name}, seed {course.seed}; "

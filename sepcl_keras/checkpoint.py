@@ -172,7 +172,7 @@ def atomic_folder(folder, mark):
         return any((content / name).exists() for name in (CHECKPOINT, PROGRESS, "manifest.json"))
 
     with writing(part):
-        lock = _lock(part / "mark", folder.name)
+        lock = _lock(part / "mark", folder)
     with lock:
         with writing(part):
             lock.seek(0)

@@ -4,6 +4,9 @@ import functools
 import importlib.util
 import logging
 import os
+import subprocess
+import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -121,7 +124,8 @@ def test_failure_names_notebook_cell_reason_and_how_to_go_on(run, folder, tmp_pa
     captured = capsys.readouterr()
     lines = captured.err.strip().splitlines()
     assert "05_bad, cell In [3]: x.wav: expected sound." in lines  # parameters, injected parameters, then this cell
-    assert lines[-1] == "Go on from here with: make tutorial FROM=05 PROFILE=smoke DATA=made SEED=0"
+    assert lines[-2].startswith("Not executed yet: 05, 10. ")
+    assert lines[-1] == "Go on with: make tutorial FROM=05 PROFILE=smoke DATA=made SEED=0"
     assert "Traceback" not in captured.err and "10_last" not in captured.out
 
     kept = tmp_path / "out" / "smoke" / "made" / "seed0" / "notebooks"
@@ -134,6 +138,7 @@ MEET = 'open("pipe", "w").close()', 'open("pipe").close()'
 
 
 def test_notebooks_run_side_by_side_but_after_those_they_need(run, tmp_path, capsys, monkeypatch):
+    here = Path.cwd()
     os.mkfifo(tmp_path / "pipe")
     write(tmp_path, "00_first.ipynb", MEET[0], 'open("ended", "w").close()')
     write(tmp_path, "02_other.ipynb", MEET[1])
@@ -141,28 +146,64 @@ def test_notebooks_run_side_by_side_but_after_those_they_need(run, tmp_path, cap
     monkeypatch.setattr(run, "AFTER", {"03": {"00"}})
     assert run.main(["--profile", "smoke", "--jobs", "2", "--out", str(tmp_path / "out")], tmp_path) == 0
     shown = capsys.readouterr().out
-    assert "[3/3] " in shown and "00 | Executing Cell 3" in shown and "02 | Executing Cell 3" in shown
+    assert (
+        Path.cwd() == here
+        and "[3/3] " in shown
+        and "00 | Executing Cell 3" in shown
+        and "02 | Executing Cell 3" in shown
+    )
 
 
 def test_a_failure_ends_the_others_and_names_the_first_to_go_on_with(run, tmp_path, capsys):
     os.mkfifo(tmp_path / "pipe")
+    before = run.psutil.Process().children(recursive=True)
     write(tmp_path, "00_long.ipynb", MEET[0], "import threading\nthreading.Event().wait()")
     write(tmp_path, "02_bad.ipynb", MEET[1], "1 / 0")
     assert run.main(["--profile", "smoke", "--jobs", "2", "--out", str(tmp_path / "out")], tmp_path) == 1
     lines = capsys.readouterr().err.strip().splitlines()
     assert "02_bad, cell In [4]: ZeroDivisionError: division by zero" in lines
-    assert lines[-1].startswith("Go on from here with: make tutorial FROM=00 ")
-    assert not [child for child in run.psutil.Process().children(recursive=True) if "ipykernel" in child.cmdline()]
+    assert lines[-1].startswith("Go on with: make tutorial FROM=00 ")
+    assert not [child for child in run.psutil.Process().children(recursive=True) if child not in before]
 
 
-@pytest.mark.parametrize("most", [1, 2])
-def test_jobs_go_in_order_one_at_a_time_and_by_what_waits_for_them_two_at_a_time(run, most):
+AFTER = {"c": {"b"}, "d": {"c", "not here"}}
+
+
+def test_jobs_go_in_their_order_one_at_a_time(run):
     started = []
     jobs = {name: functools.partial(started.append, name) for name in "abcd"}
-    ended = [name for name, _ in run.side_by_side(jobs, {"c": {"b"}, "d": {"c", "not here"}}, most)]
-    assert sorted(ended) == list("abcd")
-    assert started[0] == "a" if most == 1 else set(started[:2]) == {"a", "b"}
-    assert [name for name in started if name != "a"] == ["b", "c", "d"]
+    assert [name for name, _ in run.side_by_side(jobs, AFTER, 1)] == started == list("abcd")
+
+
+def test_two_at_a_time_those_that_others_wait_for_go_first(run):
+    started, both = [], threading.Barrier(2)
+
+    def job(name):
+        started.append(name)
+        if name in first:
+            both.wait()  # for the other of the first two
+
+    jobs, first = {name: functools.partial(job, name) for name in "abcd"}, "ab"
+    assert sorted(name for name, _ in run.side_by_side(jobs, AFTER, 2)) == list("abcd")
+    assert set(started[:2]) == {"a", "b"} and started[2:] == ["c", "d"]
+
+
+def test_what_starts_while_another_fails_is_ended_too(run):
+    """Its process is there only once the failure is known."""
+    failed, processes = threading.Event(), []
+
+    def fail():
+        failed.set()
+        raise run.Failed("b")
+
+    def start_late():
+        failed.wait()
+        processes.append(subprocess.Popen([sys.executable, "-c", "import threading; threading.Event().wait()"]))
+        processes[0].wait()
+
+    with pytest.raises(run.Failed, match="b"):
+        list(run.side_by_side({"a": start_late, "b": fail}, {}, 2))
+    assert processes[0].returncode
 
 
 def test_the_supervised_control_is_trained_while_nothing_waits_for_it(run, tmp_path, capsys, monkeypatch):
@@ -173,6 +214,12 @@ def test_the_supervised_control_is_trained_while_nothing_waits_for_it(run, tmp_p
     shown = capsys.readouterr().out
     assert "supervised | encoders/supervised: made in" in shown and "08 | encoders/supervised: loaded from" in shown
     assert "[2/2] 08 ended" in shown
+
+
+def test_a_supervised_control_that_fails_is_left_to_its_notebook(run, tmp_path, capsys):
+    run.show_progress()
+    run.train_supervised("huge", "made", 0, str(tmp_path))
+    assert "ended with code 1; notebook 08 will train it" in capsys.readouterr().out
 
 
 def test_a_dead_kernel_is_explained(run, folder, tmp_path, capsys, monkeypatch):
