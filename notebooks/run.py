@@ -133,6 +133,7 @@ def side_by_side(jobs, after, most):
 
     waiting = sorted(jobs, key=lambda job: -len(waiting_for(job))) if most > 1 else list(jobs)
     running, ended = set(), set()  # futures; names
+    others = set(psutil.Process().children(recursive=True))
     with concurrent.futures.ThreadPoolExecutor(most) as pool:
         try:
             while waiting or running:
@@ -146,7 +147,7 @@ def side_by_side(jobs, after, most):
                     yield future.result()
         except BaseException:
             while concurrent.futures.wait(running, timeout=0.2).not_done:  # again: a kernel may be just about to start
-                for process in psutil.Process().children(recursive=True):
+                for process in {*psutil.Process().children(recursive=True)} - others:
                     with contextlib.suppress(psutil.NoSuchProcess):
                         process.terminate()
             raise
