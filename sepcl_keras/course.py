@@ -37,9 +37,7 @@ def code(modules):
     """A fingerprint of the sources of these modules of the library, and of the backend and precision they run with."""
     sources = {name: Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8") for name in modules}
     policy = keras.config.dtype_policy().name
-    return fingerprint(
-        sources | {"backend": keras.backend.backend()} | ({} if policy == "float32" else {"policy": policy})
-    )
+    return fingerprint({"sources": sources, "backend": keras.backend.backend(), "policy": policy})
 
 
 class Course:

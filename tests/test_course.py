@@ -160,6 +160,18 @@ def test_the_start_of_the_basis_is_part_of_what_defines_a_separator(course):
     assert course._separator_definition() != before
 
 
+def test_each_module_of_the_code_is_part_of_its_fingerprint(tmp_path, monkeypatch):
+    modules = course_module.ENCODER_CODE
+    for name in modules:
+        (tmp_path / f"{name}.py").touch()
+    monkeypatch.setattr(course_module, "__file__", str(tmp_path / "course.py"))
+    marks = [course_module.code(modules)]
+    for name in modules:
+        (tmp_path / f"{name}.py").write_text("changed")
+        marks.append(course_module.code(modules))
+    assert len(set(marks)) == len(modules) + 1
+
+
 def test_results_are_kept_by_number(course):
     assert course.results("03") is None
     course.record("03", loss=1.5, first_losses=[1.0, 2.0])
