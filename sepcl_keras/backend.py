@@ -276,14 +276,10 @@ def fused_batch_norm(layer, x, training):
     statistics = [tf.constant([], "float32")] * 2 if training else [layer.moving_mean, layer.moving_variance]
     inputs = x if x.shape.rank == 4 else x[:, :, None]  # (clips, frames, 1 or mels, channels)
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=inputs,
-        scale=tf.cast(layer.gamma, "float32"),
-        offset=tf.cast(layer.beta, "float32"),
-        mean=tf.cast(statistics[0], "float32"),
-        variance=tf.cast(statistics[1], "float32"),
-        epsilon=layer.epsilon,
-        is_training=training,
-    )
+        x=inputs, scale=tf.cast(layer.gamma, "float32"), offset=tf.cast(layer.beta, "float32"),
+        mean=tf.cast(statistics[0], "float32"), variance=tf.cast(statistics[1], "float32"),
+        epsilon=layer.epsilon, is_training=training,
+    )  # fmt: skip
     if training:
         # The variance comes as an estimate for unseen data, divided by n − 1; Keras on other backends divides by n.
         number = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], "float32")

@@ -48,7 +48,8 @@ def test_first_losses_are_the_recorded_ones(training):
         _, history = Course(PROFILE, out=OUT).encoder(read_rows()[row], seed=int(seed), show=False)
         losses[training] = history["first_losses"]
     recorded = BASELINE["first_losses"][training]
-    np.testing.assert_allclose(losses[training][: len(recorded)], recorded, rtol=1e-3)
+    tolerance = 1e-4 if training.startswith("03") else 1e-3  # see `record_baseline.comparable`
+    np.testing.assert_allclose(losses[training][: len(recorded)], recorded, rtol=tolerance)
 
 
 def test_first_losses_on_channels_are_the_recorded_ones():
