@@ -92,6 +92,14 @@ def shifted(x, by):
     return padded[:, :frames] if by < 0 else padded[:, by:]
 
 
+def taken(x, by):
+    """What `shifted` gives, without padding: faster in a kernel that writes a single array, slower in the others."""
+    frames = x.shape[1]
+    there = ops.arange(frames) + by
+    inside = (there >= 0) & (there < frames)
+    return ops.where(inside[:, None], ops.take(x, ops.clip(there, 0, frames - 1), axis=1), 0.0)
+
+
 @kernel
 def activated_moments(x, slope):
     (x,) = float32(x)
@@ -130,7 +138,7 @@ def activated_convolution(offsets, training):
     A traced gradient would pass four times as often over memory.
     """
 
-    def convolved(u, slope, scale, offset, taps, bias):
+    def convolved(u, slope, scale, offset, taps, bias, shifted=shifted):
         (u,) = float32(u)
         n = prelu(u, slope) * scale[:, None] + offset[:, None]
         return sum(shifted(n, by) * taps[k] for k, by in enumerate(offsets)) + bias
@@ -144,7 +152,7 @@ def activated_convolution(offsets, training):
     @kernel
     def without_z(*arrays):
         *arrays, slope2 = arrays
-        return ops.cast(prelu(convolved(*arrays), slope2), arrays[0].dtype)
+        return ops.cast(prelu(convolved(*arrays, shifted=taken), slope2), arrays[0].dtype)
 
     def normalisation(u, slope, gamma, beta):
         mean, variance = activated_moments(u, slope)
