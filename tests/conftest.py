@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -72,6 +73,24 @@ def value_and_gradients():
         return float(value), [keras.ops.convert_to_numpy(keras.ops.cast(x, "float32")) for x in gradients]
 
     return call
+
+
+@pytest.fixture
+def waiting(monkeypatch):
+    """An event, set when a run begins to wait for another one's lock, after it has said so.
+
+    `capsys` cannot tell: read while a thread prints, it may lose what was printed.
+    """
+    fcntl = pytest.importorskip("fcntl")
+    flock, event = fcntl.flock, threading.Event()
+
+    def told(file, how):
+        if how == fcntl.LOCK_EX:
+            event.set()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", told)
+    return event
 
 
 @pytest.fixture

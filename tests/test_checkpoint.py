@@ -292,8 +292,7 @@ def test_a_failure_keeps_the_part_only_where_it_can_go_on(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == kept
 
 
-def test_a_second_run_waits_and_finds_what_the_first_made(tmp_path, capsys):
-    pytest.importorskip("fcntl")
+def test_a_second_run_waits_and_finds_what_the_first_made(tmp_path, capsys, waiting):
     found = []
 
     def second():
@@ -306,10 +305,10 @@ def test_a_second_run_waits_and_finds_what_the_first_made(tmp_path, capsys):
             (other / "y").touch()
         thread = threading.Thread(target=second)
         thread.start()
-        while "thing: another run is making it; waiting" not in (said := capsys.readouterr().out):
-            assert thread.is_alive() and not said
-        assert not found
+        assert waiting.wait(60) and not found
     thread.join()
+    said = capsys.readouterr().out
+    assert said == f"{tmp_path / 'thing'}: another run is making it; waiting for that one to end.\n"
     assert found == ["x"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["other", "thing"]
     assert [path.name for path in (tmp_path / "thing").iterdir()] == ["x"]

@@ -104,15 +104,13 @@ def test_an_artifact_stopped_when_whole_is_not_made_again(course, tmp_path, monk
 
 
 @pytest.mark.parametrize("first_fails", [False, True])
-def test_of_two_runs_one_makes_an_artifact_and_the_other_waits(course, tmp_path, capsys, first_fails):
+def test_of_two_runs_one_makes_an_artifact_and_the_other_waits(course, tmp_path, capsys, waiting, first_fails):
     """The other loads it, or, where the first was stopped on the way, goes on from there."""
-    pytest.importorskip("fcntl")
 
     def first(folder):
         (folder / CHECKPOINT).write_text("step 25")
         thread.start()
-        while "thing: another run is making it" not in capsys.readouterr().out:
-            assert thread.is_alive()
+        assert waiting.wait(60)
         if first_fails:
             raise Stopped
         return "first"
@@ -129,6 +127,7 @@ def test_of_two_runs_one_makes_an_artifact_and_the_other_waits(course, tmp_path,
     with pytest.raises(Stopped) if first_fails else contextlib.nullcontext():
         course.load_or_train("thing", {"a": 1}, first, lambda folder: None)
     thread.join()
+    assert "thing: another run is making it" in capsys.readouterr().out
     assert found == [(None, "second" if first_fails else "first")]
     assert [path.name for path in (course.folder / "thing").iterdir()] == ["manifest.json"]
 
