@@ -9,10 +9,11 @@ import json
 import os
 import resource
 import sys
+import tempfile
 import time
 
 parser = argparse.ArgumentParser(description=__doc__)
-parser.add_argument("what", choices=["step", "mixit", "separation", "encoder", "coincidence", "nt_xent"])
+parser.add_argument("what", choices=["step", "mixit", "separation", "recording", "encoder", "coincidence", "nt_xent"])
 parser.add_argument("--threads", type=int, default=1)
 parser.add_argument("--policy", default="float32", help="of Keras: float32 or mixed_bfloat16")
 parser.add_argument("--rounds", type=int, default=12)
@@ -31,13 +32,15 @@ if os.environ.get("KERAS_BACKEND", "tensorflow") == "tensorflow":
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(arguments.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(1)
+    # A recording is separated two pieces at a time.
+    tf.config.threading.set_inter_op_parallelism_threads(2 if arguments.what == "recording" else 1)
 
 import keras  # noqa: E402
 import numpy as np  # noqa: E402
+import soundfile  # noqa: E402
 from keras import ops  # noqa: E402
 
-from sepcl_keras import CNN14, Coincidence, CoincidenceHead, MixIT, NTXent, TDCNPlusPlus  # noqa: E402
+from sepcl_keras import CNN14, Coincidence, CoincidenceHead, MixIT, NTXent, TDCNPlusPlus, separate_file  # noqa: E402
 from sepcl_keras.backend import inference, keep_memory  # noqa: E402
 
 RATE, BACKEND = 16_000, keras.backend.backend()
@@ -201,6 +204,24 @@ def separation():
     }  # fmt: skip
 
 
+def recording():
+    """A file of noise by `separate_file`, reading and writing included; two channels, pieces of 20 s."""
+    separator = TDCNPlusPlus(2)
+    with tempfile.TemporaryDirectory() as folder:
+        path = f"{folder}/noise.wav"
+
+        def separated(seconds):
+            soundfile.write(path, 0.1 * rng.standard_normal(round(seconds * RATE)), RATE)
+            return seconds_of(lambda: separate_file(path, folder, separator, overwrite=True, show=False))
+
+        separated(40)  # compiles
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        times = [separated(arguments.seconds) for _ in range(5)]
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    factors = (arguments.seconds / np.percentile(times, [75, 50, 25])).round(1).tolist()
+    return {"seconds": float(np.median(times)), "times real time": factors, "memory_mb": (peak - before) / 1024}
+
+
 def encoder():
     """Forward and backward of CNN14 at full width on patches of 0.96 s."""
     keras.config.set_dtype_policy(arguments.policy)
@@ -271,5 +292,5 @@ def nt_xent():
 
 if __name__ == "__main__":
     keep_memory()
-    measurements = (step, mixit, separation, encoder, coincidence, nt_xent)
+    measurements = (step, mixit, separation, recording, encoder, coincidence, nt_xent)
     print(json.dumps({function.__name__: function for function in measurements}[arguments.what]()))

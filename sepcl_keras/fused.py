@@ -8,7 +8,7 @@ from keras import ops
 from sepcl_keras.backend import has_gpu, start_xla
 
 EPSILON = 1e-3  # of the normalisation, as in the original
-WORTH_COMPILING = 40_000  # numbers in one clip's array; below this, XLA takes longer to compile than it ever saves
+WORTH_COMPILING = 20_000  # numbers in one clip's array; below this, XLA takes longer to compile than it ever saves
 STRETCHES = 16
 
 

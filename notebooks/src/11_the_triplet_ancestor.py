@@ -308,7 +308,7 @@ notebook.table(
 # | part | here | why |
 # |---|---|---|
 # | TDCN++, mixture consistency, MixIT | whole; outputs equal those of independent implementations | the slides cite papers that say how |
-# | four snapshots of one training | at other steps: 0, 20, 150 and 1,600 (in the study 2,400) instead of 0, 500, 5,000 and 1.7 million | minutes, not weeks |
+# | four snapshots of one training | at other steps: 0, 40, 300 and 3,000 (in the study 0, 20, 150 and 2,400) instead of 0, 500, 5,000 and 1.7 million | minutes, not weeks |
 # | OR rule, random crops, SpecAugment, NT-Xent, coincidence prediction, joint training | whole; what the slides leave open is named where it is set | |
 # | CNN14, 75 million weights | the network is whole (`full` profile, and PANNs' weights can be read); the course trains one of 8 to 16 channels instead of 64 | two CPU cores |
 # | AudioSet: two million clips, 527 classes | not here: made sounds and ESC-10 | it cannot be passed on, and needs a GPU for days |
