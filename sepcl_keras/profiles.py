@@ -47,8 +47,8 @@ _TINY = Profile(
     events_per_class=dict(train=40, validation=12, test=20),
     scenes=dict(train=1200, validation=240, test=400),
     separator=_SMALL_SEPARATOR | dict(num_basis=256, bottleneck=96, hidden=192),
-    # On two made events 4.1 to 4.5 dB (four seeds). At 5e-3 3.7 to 4.3; with crops of 2 s and 1,600 steps at 5e-3 3.7
-    # to 4.2, but one event in one channel at 14 to 16 dB instead of 9 to 11: see notebook 03 for short crops.
+    # On two made events 4.1 to 4.5 dB (four seeds); with crops of 2 s and 1,600 steps 3.7 to 4.1, but one event in one
+    # channel at 12 to 14 dB instead of 9 to 11 (see notebook 03); at a rate of 5e-3 3.7 to 4.3.
     separator_seconds=1.0,
     separator_learning_rate=3.5e-3,
     snapshot_steps=dict(N=0, F=40, S1=300, S2=3000),

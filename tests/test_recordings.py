@@ -183,6 +183,11 @@ def test_work_is_done_two_at_a_time_after_the_first_and_comes_in_order():
         assert len(drawn) <= len(found) + 3  # no more are waiting
     assert found == [item**2 for item in range(8)]
     assert list(recordings._in_order(square, [])) == []
+    done = []
+    results = recordings._in_order(done.append, range(100))
+    next(results), next(results)
+    results.close()
+    assert len(done) <= 5  # what waited is dropped
 
 
 def test_no_piece_is_longer_than_asked_and_all_have_one_length(tmp_path):

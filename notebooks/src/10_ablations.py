@@ -269,8 +269,8 @@ for title, gap in gaps.items():
 #
 # So every row was trained and evaluated with several seeds, on made scenes and on scenes of real recordings (ESC-10,
 # folds 1 to 4), for 200 steps (800 where the name says ×4) at width 8, and tested on 1,000 scenes: hours of work, done once
-# by `make study`. (Its separator trained for 2,400 steps at a learning rate of 0.002, as the tutorial's did when the study
-# began.) A run is known by the hash of its configuration; its numbers are a line of `data/results/`, with the
+# by `make study`. (Its separator trained for 2,400 steps on crops of 2 s at a learning rate of 0.002, as the tutorial's did
+# when the study began.) A run is known by the hash of its configuration; its numbers are a line of `data/results/`, with the
 # commit and the machine they come from, and no run is done twice. Claims and the way to judge them were committed before
 # the runs; so was each row with its number of seeds, but the rows ×4, and more than three seeds for claims 1, 2, 3, 5, 9 and
 # 10, were added when the first results were known.
