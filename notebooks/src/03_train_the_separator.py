@@ -204,7 +204,9 @@ lengths = sorted({train.samples, min(2 * crop, train.samples), crop}, reverse=Tr
 rng, counts = np.random.default_rng(0), []
 for index in range(min(len(train), 400)):
     scene = train[index]
-    counts.append([audible(scene, rng.integers(0, train.samples - samples + 1), samples) for samples in lengths])
+    for _ in range(10):  # crops of each length
+        begins = [rng.integers(0, train.samples - samples + 1) for samples in lengths]
+        counts.append([audible(scene, begin, samples) for begin, samples in zip(begins, lengths)])
 rows = [
     {"length": f"{samples / rate:g} s"} | {str(k): f"{np.mean(np.equal(found, k)):.0%}" for k in range(4)}
     for samples, found in zip(lengths, zip(*counts))
