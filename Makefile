@@ -50,7 +50,7 @@ tutorial: setup
 	  $(if $(JOBS),--jobs "$(JOBS)")
 
 study: setup
-	$(BIN)/python -m sepcl_keras.study --data "$(DATA)"
+	$(BIN)/python -m sepcl_keras.course.study --data "$(DATA)"
 
 lab: setup
 	SEPCL_PROFILE="$(PROFILE)" SEPCL_DATA="$(if $(filter made,$(DATA)),made,$(abspath $(DATA)))" SEPCL_SEED="$(SEED)" $(BIN)/jupyter lab --notebook-dir=notebooks
@@ -64,7 +64,7 @@ lint: setup
 	$(BIN)/python notebooks/build.py --check
 
 # Two tests at a time, each with the threads of one core: torch's would wait for each other.
-UNITS = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest tests --ignore=tests/test_tutorial.py -n 2 --dist worksteal
+UNITS = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest tests --ignore=tests/notebooks/test_tutorial.py -n 2 --dist worksteal
 
 # What fails fast comes first. nbmake passes nothing but the environment to a notebook.
 test: lint
@@ -72,19 +72,19 @@ test: lint
 	rm -rf artifacts/test
 	SEPCL_PROFILE=smoke SEPCL_OUT=$(CURDIR)/artifacts/test $(BIN)/python -m pytest -n 2 --dist worksteal \
 	  --nbmake --nbmake-timeout=300 -W default notebooks
-	$(BIN)/python -m pytest -s tests/test_tutorial.py
+	$(BIN)/python -m pytest -s tests/notebooks/test_tutorial.py
 
 # What no backend touches is tested once. On JAX the tests compile thousands of small programs and run each a few times:
 # XLA need not optimise, and what one process or model compiled the next one takes from .venv-latest/compiled.
 LATEST = $(call UNITS,.venv-latest)
-ONCE = audio backends build files notebooks profiles run scenes sounds
+ONCE = scenes notebooks core/test_backend.py core/test_files.py course/test_artifacts.py course/test_profiles.py
 
 test-latest: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.venv-latest/compiled
 test-latest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 test-latest: .venv-latest/installed
 	KERAS_BACKEND=tensorflow $(LATEST)
-	KERAS_BACKEND=jax XLA_FLAGS=--xla_backend_optimization_level=0 $(LATEST) $(ONCE:%=--ignore=tests/test_%.py)
-	KERAS_BACKEND=torch $(LATEST) $(ONCE:%=--ignore=tests/test_%.py)
+	KERAS_BACKEND=jax XLA_FLAGS=--xla_backend_optimization_level=0 $(LATEST) $(ONCE:%=--ignore=tests/%)
+	KERAS_BACKEND=torch $(LATEST) $(ONCE:%=--ignore=tests/%)
 
 bench: .venv-latest/installed
 	.venv-latest/bin/python -m pip install --disable-pip-version-check --no-deps -r benchmarks/requirements.txt

@@ -41,8 +41,9 @@ import numpy as np  # noqa: E402
 import soundfile  # noqa: E402
 from keras import ops  # noqa: E402
 
-from sepcl_keras import CNN14, Coincidence, CoincidenceHead, MixIT, NTXent, TDCNPlusPlus, recordings, separate_file  # noqa: E402
-from sepcl_keras.backend import inference, keep_memory  # noqa: E402
+from sepcl_keras import CNN14, Coincidence, CoincidenceHead, MixIT, NTXent, TDCNPlusPlus, separate_file  # noqa: E402
+from sepcl_keras.core.backend import inference, keep_memory  # noqa: E402
+from sepcl_keras.separation import separate  # noqa: E402
 
 RATE, BACKEND = 16_000, keras.backend.backend()
 rng = np.random.default_rng(0)
@@ -226,7 +227,7 @@ def recording():
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         for _ in range(max(1, min(arguments.rounds, int(120 / first)))):
             two = seconds_of(separated)
-            with unittest.mock.patch.object(recordings, "processes", lambda most: 1):
+            with unittest.mock.patch.object(separate, "processes", lambda most: 1):
                 times.append((two, seconds_of(separated)))
     two, one = np.array(times).T
     return {

@@ -22,12 +22,13 @@ import keras
 import numpy as np
 
 from sepcl_keras import ContrastiveModel, SpecAugment
-from sepcl_keras.backend import compile_with_xla, keep_memory
-from sepcl_keras.encoder import CNN14
-from sepcl_keras.files import write_json
-from sepcl_keras.models import TensorFlowStep
-from sepcl_keras.optimizer import Adam
-from sepcl_keras.processors import ViewPairs, Views
+from sepcl_keras.core.backend import compile_with_xla, keep_memory
+from sepcl_keras.core.files import write_json
+from sepcl_keras.encoder.network import CNN14
+from sepcl_keras.training.optimizer import Adam
+from sepcl_keras.training.step import TensorFlowStep
+from sepcl_keras.views.pairs import ViewPairs
+from sepcl_keras.views.stored import Views
 
 PROCESSORS, STEPS = ("N", "F", "S1", "S2"), 25
 

@@ -13,8 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from sepcl_keras.files import atomic
-from sepcl_keras.study import processor
+from sepcl_keras.core.files import atomic
+from sepcl_keras.course.study import processor
 
 HERE = Path(__file__).parent
 parser = argparse.ArgumentParser(description=__doc__)

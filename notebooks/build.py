@@ -9,10 +9,12 @@ import jupytext
 import nbformat
 from nbstripout import strip_output
 
-from sepcl_keras.files import ROOT, atomic
+from sepcl_keras.core.files import atomic
 
 HERE = Path(__file__).resolve().parent
-REPOSITORY = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["repository"]
+REPOSITORY = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"][
+    "repository"
+]
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/"
 )

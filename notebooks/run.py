@@ -26,10 +26,10 @@ from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
-from sepcl_keras.backend import processes
-from sepcl_keras.course import Course
-from sepcl_keras.files import BadInput
-from sepcl_keras.scenes import SPLITS
+from sepcl_keras.core.backend import processes
+from sepcl_keras.core.files import BadInput
+from sepcl_keras.course.course import Course
+from sepcl_keras.scenes.banks import SPLITS
 
 HERE = Path(__file__).resolve().parent
 PARAMETERS = ("PROFILE", "DATA", "SEED", "OUT")
@@ -104,7 +104,7 @@ def execute(path, target, parameters, folder):
 
 def train_supervised(*arguments):
     """Trains the supervised control in a process of its own; a failure is left to the notebook that asks for it."""
-    program = f"from sepcl_keras.course import Course; Course(*{arguments!r}).supervised_encoder()"
+    program = f"from sepcl_keras import Course; Course(*{arguments!r}).supervised_encoder()"
     command, logger = [sys.executable, "-u", "-c", program], logging.getLogger("papermill")
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8") as process:
         for line in process.stdout:

@@ -1,51 +1,49 @@
 """Self-supervised audio representations from automatically separated sound scenes, in Keras 3."""
 
+import importlib
 import os
 
 # TensorFlow's fast convolutions, also on CPUs where it would take others. It looks at this once, when it is imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
-from sepcl_keras.augmentation import SpecAugment
-from sepcl_keras.embedding import embed, load_encoder
-from sepcl_keras.encoder import CNN14, CoincidenceHead, SimilarityHead
-from sepcl_keras.evaluation import d_prime, mean_average_precision, query_by_example
-from sepcl_keras.features import LogMel
-from sepcl_keras.files import BadInput
-from sepcl_keras.google import from_google_checkpoint, load_google_weights
-from sepcl_keras.losses import Coincidence, MixIT, NTXent, Triplet
-from sepcl_keras.models import ContrastiveModel, SeparationModel
-from sepcl_keras.panns import from_panns_checkpoint, load_panns_weights
-from sepcl_keras.profiles import PROFILES, Profile, get_profile
-from sepcl_keras.recordings import separate_file
-from sepcl_keras.separation import si_snr
-from sepcl_keras.separator import TDCNPlusPlus
+# Loaded here, because Keras reads a `.keras` file only where its classes are known.
+from sepcl_keras.encoder.heads import CoincidenceHead, SimilarityHead
+from sepcl_keras.encoder.losses import Coincidence, NTXent, Triplet
+from sepcl_keras.encoder.network import CNN14
+from sepcl_keras.separation.mixit import MixIT, SeparationModel
+from sepcl_keras.separation.network import TDCNPlusPlus
+from sepcl_keras.views.augmentation import SpecAugment
+from sepcl_keras.views.log_mel import LogMel
+
+# Loaded when they are used: they need SciPy, scikit-learn or soundfile.
+_HOMES = {
+    "core.files": ("BadInput",),
+    "course.course": ("Course",),
+    "course.profiles": ("PROFILES", "Profile", "get_profile"),
+    "encoder.embedding": ("embed", "load_encoder"),
+    "encoder.export": ("export_encoder",),
+    "encoder.objectives": ("ContrastiveModel",),
+    "encoder.panns": ("from_panns_checkpoint", "load_panns_weights"),
+    "evaluation.metrics": ("d_prime", "mean_average_precision"),
+    "evaluation.retrieval": ("query_by_example",),
+    "separation.google": ("from_google_checkpoint", "load_google_weights"),
+    "separation.metrics": ("si_snr",),
+    "separation.separate": ("separate_file",),
+}
+_HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
-    "CNN14",
-    "PROFILES",
-    "BadInput",
-    "Coincidence",
-    "CoincidenceHead",
-    "ContrastiveModel",
-    "LogMel",
-    "MixIT",
-    "NTXent",
-    "Profile",
-    "SeparationModel",
-    "SimilarityHead",
-    "SpecAugment",
-    "TDCNPlusPlus",
-    "Triplet",
-    "d_prime",
-    "embed",
-    "from_google_checkpoint",
-    "from_panns_checkpoint",
-    "get_profile",
-    "load_encoder",
-    "load_google_weights",
-    "load_panns_weights",
-    "mean_average_precision",
-    "query_by_example",
-    "separate_file",
-    "si_snr",
-]
+    "CNN14", "Coincidence", "CoincidenceHead", "LogMel", "MixIT", "NTXent", "SeparationModel", "SimilarityHead",
+    "SpecAugment", "TDCNPlusPlus", "Triplet", *_HOME,
+]  # fmt: skip
+
+
+def __getattr__(name):
+    if name not in _HOME:
+        raise AttributeError(f"module 'sepcl_keras' has no attribute {name!r}")
+    globals()[name] = getattr(importlib.import_module(f"sepcl_keras.{_HOME[name]}"), name)
+    return globals()[name]
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -14,6 +14,8 @@ import keras
 import numpy as np
 import pytest
 
+ROOT = Path(__file__).resolve().parents[1]  # of the checkout
+
 
 @pytest.fixture(scope="session")
 def goldens():
@@ -32,8 +34,8 @@ def small_encoder():
     As initialised, so narrow a one lets little through: the embeddings of all sounds would be nearly the same, and
     any comparison of them would pass.
     """
-    from sepcl_keras.encoder import CNN14
-    from sepcl_keras.features import LogMel
+    from sepcl_keras.encoder.network import CNN14
+    from sepcl_keras.views.log_mel import LogMel
 
     keras.utils.set_random_seed(0)
     encoder = CNN14(8, width=2)

@@ -12,10 +12,10 @@ import keras
 import numpy as np
 from keras import ops
 
-from sepcl_keras.augmentation import SpecAugment
-from sepcl_keras.backend import compile_with_xla, number_of_devices, use_all_devices
-from sepcl_keras.encoder import CNN14
-from sepcl_keras.models import ContrastiveModel
+from sepcl_keras.core.backend import compile_with_xla, number_of_devices, use_all_devices
+from sepcl_keras.encoder.network import CNN14
+from sepcl_keras.encoder.objectives import ContrastiveModel
+from sepcl_keras.views.augmentation import SpecAugment
 
 
 class SGD(keras.optimizers.SGD):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sepcl_keras.files import read_json, write_json
+from sepcl_keras.core.files import read_json, write_json
 
 FOLDER = Path(__file__).parent / "baselines"
 # What is held: final numbers of trained networks. Rounding errors and shares of the data are asserted elsewhere.

@@ -15,12 +15,15 @@ import keras
 import numpy as np
 from keras import ops
 
-from sepcl_keras import training
-from sepcl_keras.checkpoint import save_model
-from sepcl_keras.files import write_json
-from sepcl_keras.models import ContrastiveModel
-from sepcl_keras.profiles import PROFILES
-from sepcl_keras.separator import TDCNPlusPlus
+from sepcl_keras.core.files import write_json
+from sepcl_keras.course.profiles import PROFILES
+from sepcl_keras.encoder import recipe
+from sepcl_keras.encoder.objectives import ContrastiveModel
+from sepcl_keras.encoder.recipe import pretrain
+from sepcl_keras.separation.network import TDCNPlusPlus
+from sepcl_keras.separation.recipe import train_separator
+from sepcl_keras.training.checkpoint import save_model
+from sepcl_keras.training.loop import Batches
 
 SEPARATOR = dict(num_basis=32, frame_length=32, frame_step=16, bottleneck=8, hidden=8, dilations=(1, 2), repeats=1)
 STEPS = 60  # three epochs
@@ -42,7 +45,7 @@ class Kill(keras.callbacks.Callback):
             kill()
 
 
-class Neighbours(training.Batches):
+class Neighbours(Batches):
     """Batches of crops, their halves taken for pairs of views."""
 
     def __getitem__(self, step):
@@ -51,7 +54,7 @@ class Neighbours(training.Batches):
 
 
 def main(folder, where=None, when=None):
-    fit, save = training.fit, TDCNPlusPlus.save
+    fit, save = recipe.fit, TDCNPlusPlus.save
 
     def killing_fit(model, *args, callbacks=(), **kwargs):
         if where == "encoder" and isinstance(model, ContrastiveModel):
@@ -65,7 +68,7 @@ def main(folder, where=None, when=None):
                 file.truncate(1000)
             kill()
 
-    training.fit, TDCNPlusPlus.save = killing_fit, killing_save
+    recipe.fit, TDCNPlusPlus.save = killing_fit, killing_save
     rng = np.random.default_rng(0)
     for name in ("separator", "encoder"):
         (folder / name).mkdir(parents=True, exist_ok=True)
@@ -74,10 +77,10 @@ def main(folder, where=None, when=None):
         PROFILES["smoke"], separator=SEPARATOR, separator_seconds=0.05, separator_batch=4,
         snapshot_steps=dict(N=0, F=3, S1=30, S2=STEPS),
     )  # fmt: skip
-    history = training.train_separator(clips, profile, 0, folder / "separator")
+    history = train_separator(clips, profile, 0, folder / "separator")
     write_json(folder / "separator" / "history.json", history)
     log_mel = rng.standard_normal((16, 100, 64)).astype("float16")
-    encoder, history = training.pretrain(
+    encoder, history = pretrain(
         lambda steps: Neighbours(log_mel, 96, 8, steps, 0), 8, 1, STEPS, 1e-3, 0,
         similarity=1.0, coincidence=1.0, augmentation="SpecAugment", folder=folder / "encoder",
     )  # fmt: skip

@@ -1,4 +1,4 @@
-"""A program for the tests: with TensorFlow out of reach, imports every room and uses what needs none.
+"""A program for the tests: with TensorFlow out of reach, imports every module and uses what needs none.
 
     python without_tensorflow.py FOLDER
 
@@ -28,19 +28,19 @@ import soundfile
 from keras.ops import convert_to_numpy as to_numpy
 
 import sepcl_keras as sk
-from sepcl_keras import training
-from sepcl_keras.embedding import embed_log_mel
+from sepcl_keras.encoder.embedding import embed_log_mel
+from sepcl_keras.training.loop import Batches, fit
 
 SEPARATOR = dict(num_basis=32, frame_length=32, frame_step=16, bottleneck=8, hidden=8, dilations=(1, 2), repeats=1)
 
 
 def main(folder):
-    for path in Path(sk.__file__).parent.glob("[!_]*.py"):
-        if path.stem != "notebook":  # the room of IPython and matplotlib
-            import_module(f"sepcl_keras.{path.stem}")
+    for path in Path(sk.__file__).parent.glob("*/[!_]*.py"):
+        if path.stem != "notebook":  # which needs IPython and matplotlib
+            import_module(f"sepcl_keras.{path.parent.name}.{path.stem}")
     rng = np.random.default_rng(0)
     soundfile.write(folder / "clip.wav", 0.1 * rng.standard_normal(22_050), 22_050)
-    waveform = import_module("sepcl_keras.audio").read(folder / "clip.wav", 16_000)
+    waveform = import_module("sepcl_keras.scenes.audio").read(folder / "clip.wav", 16_000)
     waveforms = np.stack([np.roll(waveform, 999 * clip) for clip in range(8)])[:, :15_600].astype("float32")
     patches = to_numpy(sk.LogMel()(waveforms))  # (8, 96, 64)
     separator, encoder = sk.TDCNPlusPlus(**SEPARATOR), sk.CNN14(8, width=1)
@@ -52,15 +52,15 @@ def main(folder):
             assert np.isfinite(model.compute_loss(batch, y_pred=model(batch, training=False)))
     else:
 
-        class Pairs(training.Batches):
+        class Pairs(Batches):
             def __getitem__(self, step):
                 return (pair,)
 
         for model, kind, data, crop in (
-            (separation, training.Batches, waveforms, 4000),
+            (separation, Batches, waveforms, 4000),
             (contrast, Pairs, patches, 96),
         ):
-            history = training.fit(
+            history = fit(
                 model, lambda n, kind=kind, data=data, crop=crop: kind(data, crop, 4, n, 0), 2, 1e-3, show=False,
                 folder=folder / type(model).__name__, log=folder / type(model).__name__,
             )  # fmt: skip

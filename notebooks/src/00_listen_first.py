@@ -34,9 +34,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 from IPython.display import HTML, display
 
-from sepcl_keras import notebook
-from sepcl_keras.features import LogMel
-from sepcl_keras.processors import separate
+from sepcl_keras.course import notebook
+from sepcl_keras.views.log_mel import LogMel
+from sepcl_keras.separation.separate import separate
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
 

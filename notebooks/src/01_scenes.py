@@ -39,10 +39,12 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 
-from sepcl_keras import audio, notebook
-from sepcl_keras.embedding import windows
-from sepcl_keras.features import PATCH_FRAMES, LogMel, mel_matrix
-from sepcl_keras.scenes import EVENT_PROBABILITIES, GAIN_DB, PEAK, SPLITS
+from sepcl_keras.course import notebook
+from sepcl_keras.scenes import audio
+from sepcl_keras.views.log_mel import windows
+from sepcl_keras.views.log_mel import PATCH_FRAMES, LogMel, mel_matrix
+from sepcl_keras.scenes.mixing import EVENT_PROBABILITIES, GAIN_DB, PEAK
+from sepcl_keras.scenes.banks import SPLITS
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
 

@@ -36,8 +36,9 @@ import numpy as np
 from keras import ops
 from matplotlib.collections import LineCollection
 
-from sepcl_keras import TDCNPlusPlus, notebook
-from sepcl_keras.separator import energy_weights, mixture_consistency, start_from_mdct
+from sepcl_keras.course import notebook
+from sepcl_keras import TDCNPlusPlus
+from sepcl_keras.separation.network import energy_weights, mixture_consistency, start_from_mdct
 
 to_numpy = ops.convert_to_numpy  # from the backend's tensors
 course = notebook.setup(PROFILE, DATA, SEED, OUT)

@@ -37,10 +37,11 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 
-from sepcl_keras import LogMel, MixIT, SeparationModel, TDCNPlusPlus, notebook, si_snr
-from sepcl_keras.separation import fit_channels, ideal_ratio_mask, improvements, si_snr_improvement, summary
-from sepcl_keras.separator import start_from_mdct
-from sepcl_keras.training import Batches
+from sepcl_keras.course import notebook
+from sepcl_keras import LogMel, MixIT, SeparationModel, TDCNPlusPlus, si_snr
+from sepcl_keras.separation.metrics import fit_channels, ideal_ratio_mask, improvements, si_snr_improvement, summary
+from sepcl_keras.separation.network import start_from_mdct
+from sepcl_keras.training.loop import Batches
 
 to_numpy = keras.ops.convert_to_numpy  # from the backend's tensors
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
@@ -609,7 +610,7 @@ recorded = course.record(
 # references?
 
 # %% tags=["solution"]
-from sepcl_keras.losses import assignments
+from sepcl_keras.separation.mixit import assignments
 
 for channels_made in (2, 4, 8):
     print(f"M = {channels_made}: {len(assignments(channels_made))} assignments")

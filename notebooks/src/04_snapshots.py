@@ -38,11 +38,13 @@ import numpy as np
 import soundfile
 from keras import ops
 
-from sepcl_keras import notebook, separate_file
-from sepcl_keras.features import LogMel
-from sepcl_keras.processors import QUIET, separate
-from sepcl_keras.separation import improvements, si_snr_improvement, summary
-from sepcl_keras.tables import read_rows
+from sepcl_keras.course import notebook
+from sepcl_keras import separate_file
+from sepcl_keras.views.log_mel import LogMel
+from sepcl_keras.views.stored import QUIET
+from sepcl_keras.separation.separate import separate
+from sepcl_keras.separation.metrics import improvements, si_snr_improvement, summary
+from sepcl_keras.course.slides import read_rows
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
 

@@ -33,11 +33,13 @@ OUT = os.environ.get("SEPCL_OUT")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from sepcl_keras import notebook
-from sepcl_keras.augmentation import SpecAugment
-from sepcl_keras.features import HOP, PATCH_FRAMES, PATCH_SAMPLES, LogMel
-from sepcl_keras.processors import QUIET, ViewPairs, separate
-from sepcl_keras.tables import MAIN_ROW, read_rows
+from sepcl_keras.course import notebook
+from sepcl_keras.views.augmentation import SpecAugment
+from sepcl_keras.views.log_mel import HOP, PATCH_FRAMES, PATCH_SAMPLES, LogMel
+from sepcl_keras.views.stored import QUIET
+from sepcl_keras.views.pairs import ViewPairs
+from sepcl_keras.separation.separate import separate
+from sepcl_keras.course.slides import MAIN_ROW, read_rows
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
 

@@ -35,12 +35,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 from keras import ops
 
-from sepcl_keras import ContrastiveModel, notebook
-from sepcl_keras.backend import compile_with_xla
-from sepcl_keras.encoder import CoincidenceHead
-from sepcl_keras.losses import Coincidence, NTXent
-from sepcl_keras.processors import ViewPairs
-from sepcl_keras.tables import MAIN_ROW, read_rows
+from sepcl_keras.course import notebook
+from sepcl_keras import ContrastiveModel
+from sepcl_keras.core.backend import compile_with_xla
+from sepcl_keras.encoder.heads import CoincidenceHead
+from sepcl_keras.encoder.losses import Coincidence, NTXent
+from sepcl_keras.views.pairs import ViewPairs
+from sepcl_keras.course.slides import MAIN_ROW, read_rows
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
 

@@ -40,13 +40,17 @@ import numpy as np
 from IPython.display import Markdown, display
 from keras import ops
 
-from sepcl_keras import ContrastiveModel, SpecAugment, models, notebook, training
-from sepcl_keras.backend import inference
-from sepcl_keras.encoder import CNN14
-from sepcl_keras.features import HOP, PATCH_FRAMES, PATCH_SAMPLES
-from sepcl_keras.models import geometry
-from sepcl_keras.processors import ViewPairs
-from sepcl_keras.tables import MAIN_ROW, read_rows
+from sepcl_keras.course import notebook
+from sepcl_keras.encoder.recipe import new_encoder
+from sepcl_keras.training.loop import fit
+from sepcl_keras.training.step import TensorFlowStep
+from sepcl_keras import ContrastiveModel, SpecAugment
+from sepcl_keras.core.backend import inference
+from sepcl_keras.encoder.network import CNN14
+from sepcl_keras.views.log_mel import HOP, PATCH_FRAMES, PATCH_SAMPLES
+from sepcl_keras.encoder.objectives import geometry
+from sepcl_keras.views.pairs import ViewPairs
+from sepcl_keras.course.slides import MAIN_ROW, read_rows
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
 
@@ -184,8 +188,8 @@ show_source(ContrastiveModel.compute_loss)
 # TensorFlow it is written out:
 
 # %%
-if hasattr(models.TensorFlowStep, "train_step"):
-    show_source(models.TensorFlowStep.train_step)
+if hasattr(TensorFlowStep, "train_step"):
+    show_source(TensorFlowStep.train_step)
 else:
     print(f"On {keras.backend.backend()} Keras' own step is used; it calls the same compute_loss.")
 
@@ -208,7 +212,7 @@ rate = 0.02
 
 def new_model():
     """A small encoder with new heads; each call draws the same weights."""
-    fresh = ContrastiveModel(training.new_encoder(**small), augmentation=None)
+    fresh = ContrastiveModel(new_encoder(**small), augmentation=None)
     fresh(batch)
     return fresh
 
@@ -245,7 +249,7 @@ else:
 # On TensorFlow both must be equal, before and after (up to rounding): same weights, same batch, same rule.
 #
 # What the library adds to this: a better rule than plain descent (**Adam**), a learning rate that warms up and then decays,
-# gradients clipped to a length, SpecAugment, and metrics. `training.fit` holds them together.
+# gradients clipped to a length, SpecAugment, and metrics. `fit` holds them together.
 #
 # ## Train
 #
@@ -404,12 +408,12 @@ class Watch(keras.callbacks.Callback):
 # %%
 def short_run(kind=ContrastiveModel, temperature=0.2, steps=30):
     """Trains a small encoder by similarity alone; returns the model, its history and what was watched."""
-    student, watch = kind(training.new_encoder(**small), coincidence=0.0, temperature=temperature), Watch()
+    student, watch = kind(new_encoder(**small), coincidence=0.0, temperature=temperature), Watch()
 
     def batches(in_epoch):
         return ViewPairs(views, row.pairing, row.processors, number, in_epoch, course.seed)
 
-    seen = training.fit(student, batches, steps, 2e-3, callbacks=[watch], show=False)
+    seen = fit(student, batches, steps, 2e-3, callbacks=[watch], show=False)
     return student, seen, watch
 
 
@@ -425,7 +429,7 @@ print(f"spread of h: {normal_watch.spread[0]:.4f} before, {normal_watch.spread[-
 
 
 # %%
-class AttractionOnly(models.TensorFlowStep, keras.Model):
+class AttractionOnly(TensorFlowStep, keras.Model):
     """Pulls the two h of a pair together and pushes nothing away; no head, for a head could collapse in place of h."""
 
     def __init__(self, encoder, **unused):
@@ -657,7 +661,7 @@ print("kept: results/07.json")
 # | one encoder, two heads | both tasks on the same h | `ContrastiveModel` |
 # | objective | L_sim + L_coin | `compute_loss`, in `keras.ops` |
 # | step | not shown | `TensorFlowStep.train_step`; Keras' own elsewhere |
-# | optimiser, batch, steps | not in the slides | Adam, warm-up, cosine decay, clipping in `training.fit`; sizes in `profiles.py` |
+# | optimiser, batch, steps | not in the slides | Adam, warm-up, cosine decay, clipping in `fit`; sizes in `profiles.py` |
 # | what is kept | h, before the heads | `encoder.keras`; the heads are dropped |
 #
 # ## Exercises

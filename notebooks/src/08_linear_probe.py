@@ -40,8 +40,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.manifold import TSNE
 
-from sepcl_keras import evaluation, intervals, notebook
-from sepcl_keras.embedding import embed_log_mel, windows
+from sepcl_keras.course import notebook
+from sepcl_keras.evaluation import intervals
+from sepcl_keras.evaluation.classifiers import linear_probe, shallow_classifier
+from sepcl_keras.evaluation.metrics import average_precisions, d_prime, mean_average_precision
+from sepcl_keras.encoder.embedding import embed_log_mel
+from sepcl_keras.views.log_mel import windows
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
 
@@ -138,7 +142,7 @@ notebook.table(
 
 # %%
 by_hand = float(precision[truth[order] == 1].mean())
-by_library = float(evaluation.average_precisions(truth[:, None], scores[:, None])[0])
+by_library = float(average_precisions(truth[:, None], scores[:, None])[0])
 assert np.isclose(by_hand, by_library), "average precision by hand and by the library differ"
 print(f"average precision by hand {by_hand:.4f}, by the library {by_library:.4f}")
 
@@ -165,8 +169,8 @@ print(f"so a classifier that always says no is right in {1 - share:.1%} of them,
 present = test_labels.any(axis=0)  # a class without a positive has no AP, and is skipped
 chance = float(test_labels[:, present].mean())
 rng = np.random.default_rng(0)
-random_map = [evaluation.mean_average_precision(test_labels, rng.random(test_labels.shape)) for _ in range(50)]
-equal_map = evaluation.mean_average_precision(test_labels, np.zeros(test_labels.shape))
+random_map = [mean_average_precision(test_labels, rng.random(test_labels.shape)) for _ in range(50)]
+equal_map = mean_average_precision(test_labels, np.zeros(test_labels.shape))
 assert np.isclose(equal_map, chance), "equal scores should give the share of positives"
 print(f"share of positives {chance:.3f} · equal scores {equal_map:.3f} · random scores {np.mean(random_map):.3f} "
       f"(from {min(random_map):.3f} to {max(random_map):.3f}), {len(test_labels)} clips")  # fmt: skip
@@ -187,7 +191,7 @@ print(f"share of positives {chance:.3f} · equal scores {equal_map:.3f} · rando
 with_class, without = scores[truth == 1], scores[truth == 0]
 auc = float((with_class[:, None] > without[None]).mean())  # over all pairs (positives, negatives)
 d_by_hand = 2**0.5 * NormalDist().inv_cdf(auc)
-assert np.isclose(d_by_hand, evaluation.d_prime(truth[:, None], scores[:, None])), "d' differs from the library's"
+assert np.isclose(d_by_hand, d_prime(truth[:, None], scores[:, None])), "d' differs from the library's"
 print(f"AUC {auc:.3f}, d' {d_by_hand:.3f}")
 
 figure, axis = plt.subplots(figsize=(6, 2.2))
@@ -211,8 +215,8 @@ plt.show()
 labels = {split: scenes.labels for split, scenes in course.scenes.items()}  # (clips, classes) each
 embeddings = {"ours": course.embeddings(encoder)}  # name -> split -> (clips, windows, d)
 clips = {split: h.mean(axis=1) for split, h in embeddings["ours"].items()}  # (clips, d) each
-linear_scores = evaluation.linear_probe(clips["train"], labels["train"], clips["test"])  # (clips, classes)
-linear_map = evaluation.mean_average_precision(test_labels, linear_scores)
+linear_scores = linear_probe(clips["train"], labels["train"], clips["test"])  # (clips, classes)
+linear_map = mean_average_precision(test_labels, linear_scores)
 print({split: h.shape for split, h in embeddings["ours"].items()})
 print(f"linear probe on ours: mAP {linear_map:.3f} (chance {chance:.3f})")
 
@@ -236,7 +240,7 @@ print(f"frozen encoder {encoder.count_params():,} weights · shallow classifier 
       f"linear probe {(d + 1) * classes:,}")  # fmt: skip
 
 # %% [markdown]
-# `evaluation.shallow_classifier` trains exactly this on the **windows**, each with its clip's labels, and averages the
+# `shallow_classifier` trains exactly this on the **windows**, each with its clip's labels, and averages the
 # windows' scores into a clip's score. It stops when mAP on the validation scenes no longer rises: the test scenes are
 # looked at once, at the end.
 #
@@ -244,12 +248,12 @@ print(f"frozen encoder {encoder.count_params():,} weights · shallow classifier 
 
 # %%
 h = embeddings["ours"]
-ours_scores = evaluation.shallow_classifier(
+ours_scores = shallow_classifier(
     h["train"], labels["train"], h["validation"], labels["validation"], h["test"], seed=course.seed
 )  # (clips, classes), for the test scenes
 by_class_scores = {"ours": ours_scores}
-ours_map = evaluation.mean_average_precision(test_labels, ours_scores)
-ours_d = evaluation.d_prime(test_labels, ours_scores)
+ours_map = mean_average_precision(test_labels, ours_scores)
+ours_d = d_prime(test_labels, ours_scores)
 print(f"shallow classifier on ours: mAP {ours_map:.3f}, d' {ours_d:.2f} (linear probe: mAP {linear_map:.3f})")
 
 # %% [markdown]
@@ -267,7 +271,7 @@ print(f"shallow classifier on ours: mAP {ours_map:.3f}, d' {ours_d:.2f} (linear 
 # %%
 rng = np.random.default_rng(0)
 drawn = rng.integers(len(test_labels), size=(100, len(test_labels)))  # 100 tests, each of as many scenes
-by_hand = [evaluation.mean_average_precision(test_labels[some], ours_scores[some]) for some in drawn]
+by_hand = [mean_average_precision(test_labels[some], ours_scores[some]) for some in drawn]
 counted = np.stack([np.bincount(some, minlength=len(test_labels)) for some in drawn])  # how often each scene is in each
 at_once = intervals.mean_average_precisions(test_labels, ours_scores, counted)  # (100,)
 assert np.allclose(by_hand, at_once), "by hand and by the library differ"
@@ -399,7 +403,7 @@ else:
 
 # %%
 three = ("ours", "untrained encoder", "supervised encoder")
-per_class = {name: evaluation.average_precisions(test_labels, by_class_scores[name]) for name in three}  # (classes,)
+per_class = {name: average_precisions(test_labels, by_class_scores[name]) for name in three}  # (classes,)
 shown = [c for c in np.argsort(np.nan_to_num(per_class["ours"])) if present[c]]
 figure, axis = plt.subplots(figsize=(8, 0.3 * len(shown) + 1.2))
 axis.hlines(range(len(shown)), 0, 1, color="0.92", zorder=0)
@@ -475,7 +479,7 @@ print(f"{len(single)} scenes; another one, picked at random, is of the same clas
 
 # %%
 our_scores = by_class_scores["ours"]
-per_scene = evaluation.average_precisions(test_labels.T, our_scores.T)  # (clips,)
+per_scene = average_precisions(test_labels.T, our_scores.T)  # (clips,)
 ranking = np.argsort(-per_scene, kind="stable")
 chosen = [int(ranking[round(q * (len(ranking) - 1))]) for q in (0, 1 / 3, 2 / 3, 1)]
 notebook.listen({f"test scene {i}": test[i].mixture for i in chosen})
@@ -536,12 +540,12 @@ recorded = course.record(
 # | idea | in the paper | in the code |
 # |---|---|---|
 # | the product is h, before the heads | "h is used for downstream tasks" | `course.encoder()`, `embed_log_mel` |
-# | frozen encoder, small classifier | "a shallow network on top" of it | `evaluation.shallow_classifier` |
+# | frozen encoder, small classifier | "a shallow network on top" of it | `shallow_classifier` |
 # | one hidden layer, ReLU | "MLP w/ one layer + ReLU"; width not given, 512 here | `hidden=512` |
-# | linear probe | not in the slides | `evaluation.linear_probe` |
+# | linear probe | not in the slides | `linear_probe` |
 # | clip from windows | not in the slides; mean of window scores | `embedding.windows`, mean over axis 1 |
-# | macro mAP | mAP over AudioSet's classes | `evaluation.mean_average_precision` |
-# | d′ | not in the slides | `evaluation.d_prime` |
+# | macro mAP | mAP over AudioSet's classes | `mean_average_precision` |
+# | d′ | not in the slides | `d_prime` |
 # | a map | not in the slides | `sklearn.manifold.TSNE` of h |
 # | how sure | not in the slides | `intervals`: test scenes drawn anew, differences on the same scenes |
 # | controls | other methods' published numbers | log-mel statistics, random projection, untrained, supervised |
@@ -555,8 +559,8 @@ recorded = course.record(
 # %% tags=["solution"]
 for title, pool in (("mean", np.mean), ("maximum", np.max)):
     pooled = {split: pool(h, axis=1) for split, h in embeddings["ours"].items()}
-    predicted = evaluation.linear_probe(pooled["train"], labels["train"], pooled["test"])
-    print(f"{title:<8} mAP {evaluation.mean_average_precision(test_labels, predicted):.3f}")
+    predicted = linear_probe(pooled["train"], labels["train"], pooled["test"])
+    print(f"{title:<8} mAP {mean_average_precision(test_labels, predicted):.3f}")
 
 # %% [markdown]
 # **2.** Labels are expensive. Give the linear probe a tenth of the labelled clips only. Does the order of the inputs
@@ -566,8 +570,8 @@ for title, pool in (("mean", np.mean), ("maximum", np.max)):
 few = slice(None, None, 10)  # every tenth clip
 for name, h in embeddings.items():
     pooled = {split: values.mean(axis=1) for split, values in h.items()}
-    predicted = evaluation.linear_probe(pooled["train"][few], labels["train"][few], pooled["test"])
-    found = evaluation.mean_average_precision(test_labels, predicted)
+    predicted = linear_probe(pooled["train"][few], labels["train"][few], pooled["test"])
+    found = mean_average_precision(test_labels, predicted)
     print(f"{name:<20} mAP {found:.3f} with {len(labels['train'][few])} labelled clips, "
           f"{rows[name]['linear_map']:.3f} with {len(labels['train'])}")  # fmt: skip
 
@@ -584,7 +588,7 @@ for title, changed in {
     "a constant for each class": precise + offsets[: precise.shape[1]],
     "a constant for each clip": precise + offsets[: precise.shape[0], None],
 }.items():
-    print(f"{title:<26} mAP {evaluation.mean_average_precision(test_labels, changed):.3f}")
+    print(f"{title:<26} mAP {mean_average_precision(test_labels, changed):.3f}")
 # AP looks at the order of clips within a class. The first two changes keep that order; the last one does not.
 
 # %% [markdown]

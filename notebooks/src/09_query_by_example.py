@@ -33,8 +33,11 @@ OUT = os.environ.get("SEPCL_OUT")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from sepcl_keras import evaluation, notebook
-from sepcl_keras.embedding import embed_log_mel
+from sepcl_keras.course import notebook
+from sepcl_keras.evaluation.controls import CONTROLS
+from sepcl_keras.evaluation.metrics import average_precisions
+from sepcl_keras.evaluation.retrieval import query_by_example, query_by_example_map
+from sepcl_keras.encoder.embedding import embed_log_mel
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
 
@@ -60,7 +63,7 @@ networks = {
 }
 of_windows = {name: embed_log_mel(log_mel, network) for name, network in networks.items()}  # (clips, windows, d) each
 d = of_windows["ours"].shape[2]
-of_windows = {name: control(log_mel, d) for name, control in evaluation.CONTROLS.items()} | of_windows
+of_windows = {name: control(log_mel, d) for name, control in CONTROLS.items()} | of_windows
 clips = {name: h.mean(axis=1) for name, h in of_windows.items()}  # (clips, d): the mean over a scene's windows
 print({name: h.shape for name, h in clips.items()})
 
@@ -145,7 +148,7 @@ def by_hand(positives, negatives):
     return average_precision(relevant.round(12), cosines(positives, negatives).ravel().round(12))
 
 
-mine, library = by_hand(h[with_class], h[without]), evaluation.query_by_example(h[with_class], h[without])
+mine, library = by_hand(h[with_class], h[without]), query_by_example(h[with_class], h[without])
 assert np.isclose(mine, library, atol=1e-6), "query by example by hand and by the library differ"
 chance_few = len(relevant) / len(pairs)
 print(f"by hand {mine:.4f}, by the library {library:.4f}, chance {len(relevant)}/{len(pairs)} = {chance_few:.4f}")
@@ -158,7 +161,7 @@ counts = labels.sum(axis=0).astype(int)
 usable = np.flatnonzero((counts >= 2) & (counts < len(labels)))  # two positives make a pair
 rare = int(usable[counts[usable].argmin()])
 positives, negatives = h[labels[:, rare] == 1], h[labels[:, rare] == 0]
-mine, library = by_hand(positives, negatives), evaluation.query_by_example(positives, negatives)
+mine, library = by_hand(positives, negatives), query_by_example(positives, negatives)
 assert np.isclose(mine, library, atol=1e-6), "query by example by hand and by the library differ"
 print(f"{course.bank.classes[rare]}: {len(positives)} clips with it, {len(negatives)} without · by hand {mine:.4f}, "
       f"by the library {library:.4f}")  # fmt: skip
@@ -204,7 +207,7 @@ extremes = {
     "random numbers": rng.standard_normal(h.shape),
     "the labels themselves": labels,
 }
-extreme = {name: evaluation.query_by_example_map(x, labels) for name, x in extremes.items()}
+extreme = {name: query_by_example_map(x, labels) for name, x in extremes.items()}
 for name, result in extreme.items():
     print(f"{name:<22} QbE mAP {result['map']:.3f} (chance {result['chance']:.3f})")
 assert np.isclose(extreme["all equal"]["map"], extreme["all equal"]["chance"]), "equal embeddings should give chance"
@@ -222,7 +225,7 @@ assert np.isclose(extreme["all equal"]["chance"], np.nanmean(chance_per_class)),
 # takes for a linear probe, and still spend most of its directions on something else, such as loudness.
 
 # %%
-scores = {name: evaluation.query_by_example_map(x, labels) for name, x in clips.items()}
+scores = {name: query_by_example_map(x, labels) for name, x in clips.items()}
 chance, oracle = scores["ours"]["chance"], extreme["the labels themselves"]["map"]
 notebook.table(
     [dict(name="chance", map=chance)]
@@ -313,7 +316,7 @@ query_lift = np.full(len(labels), np.nan)  # (clips,) AP above chance
 for i in range(len(labels)):
     wanted, given = share_class[i][~itself[i]], similarity[i][~itself[i]]
     if wanted.any():
-        query_lift[i] = evaluation.average_precisions(wanted[:, None].astype(float), given[:, None])[0] - wanted.mean()
+        query_lift[i] = average_precisions(wanted[:, None].astype(float), given[:, None])[0] - wanted.mean()
 by_lift = np.argsort(query_lift)[: int(np.isfinite(query_lift).sum())]  # NaN comes last and is cut
 middle, worst = int(by_lift[len(by_lift) // 2]), int(by_lift[0])
 five_nearest = nearest(similarity, itself)  # (clips, 5), of ours
@@ -389,9 +392,9 @@ print("recorded:", ", ".join(recorded))
 # | idea | in the paper | in the code |
 # |---|---|---|
 # | nothing is trained | retrieval on h | `embed_log_mel`, mean over windows |
-# | cosine distance | "compute cosine distance for all possible pairs" | `evaluation.query_by_example` |
+# | cosine distance | "compute cosine distance for all possible pairs" | `query_by_example` |
 # | relevant and other pairs | (pos, pos) and (pos, neg) | positives i < j; positives × negatives |
-# | rank and AP, mean over classes | "rank distances & compute AP", mAP | `evaluation.query_by_example_map` |
+# | rank and AP, mean over classes | "rank distances & compute AP", mAP | `query_by_example_map` |
 # | about 100 of each | "~100 positive and negative examples" | `most=100` |
 # | chance and an oracle | not in the slides | `["chance"]`; labels as embeddings |
 
@@ -405,7 +408,7 @@ print("recorded:", ", ".join(recorded))
 for name, x in clips.items():
     deviation = x.std(axis=0)
     standard = (x - x.mean(axis=0)) / np.where(deviation > 1e-6, deviation, 1.0)
-    changed = evaluation.query_by_example_map(standard, labels)["map"]
+    changed = query_by_example_map(standard, labels)["map"]
     print(f"{name:<20} as it is {scores[name]['map']:.3f}, standardised {changed:.3f}")
 
 # %% [markdown]
@@ -419,7 +422,7 @@ for title, x in {
     "maximum": windows_h.max(axis=1),
     "one behind the other": windows_h.reshape(len(windows_h), -1),
 }.items():
-    print(f"{title:<22} QbE mAP {evaluation.query_by_example_map(x, labels)['map']:.3f}")
+    print(f"{title:<22} QbE mAP {query_by_example_map(x, labels)['map']:.3f}")
 # Mean and maximum do not know the order of windows; the last does, and so misses the same event at another moment.
 
 # %% [markdown]
@@ -436,7 +439,7 @@ def euclidean_ap(x):
     return average_precision(relevant, -np.linalg.norm(positives[:, None] - negatives[None], axis=-1).ravel())
 
 
-by_cosine = evaluation.query_by_example(h[labels[:, c] == 1], h[labels[:, c] == 0])
+by_cosine = query_by_example(h[labels[:, c] == 1], h[labels[:, c] == 0])
 unit = h / np.maximum(np.linalg.norm(h, axis=1, keepdims=True), 1e-12)
 print(f"cosine {by_cosine:.4f} · Euclidean {euclidean_ap(h):.4f} · on unit length {euclidean_ap(unit):.4f}")
 # On unit length the squared distance is 2 − 2 cosine: the same order, hence the same AP (up to rounding).

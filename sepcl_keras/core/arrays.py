@@ -1,0 +1,129 @@
+"""Arrays on disk, row by row: added in an order that survives a stop, read in single stretches."""
+
+import contextlib
+import hashlib
+import inspect
+import os
+import weakref
+from pathlib import Path
+
+import keras
+import numpy as np
+
+from sepcl_keras.core.files import BadInput, read_json, write_json, writing
+from sepcl_keras.core.folders import PROGRESS, Sparing
+
+
+class GrowingArrays:
+    """Arrays `NAME.npy` that grow together by rows in `NAME.part`, and go on after a stop where they were on disk.
+
+    Args:
+        folder: path, made if need be; besides the arrays it holds the record of how far they have come.
+        arrays: dict from name to (dtype, shape of the whole).
+        mark: text that tells what is written from anything else; rows of another mark are written anew.
+
+    Attributes:
+        done: rows that a run before has left.
+    """
+
+    def __init__(self, folder, arrays, mark):
+        self.folder, self.mark, self.done = Path(folder), mark, 0
+        self.record, self.sparing = self.folder / PROGRESS, Sparing()
+        try:
+            found = read_json(self.record)
+            self.done = found["rows"] if found["mark"] == mark else 0
+        except (BadInput, KeyError, TypeError):
+            pass  # none there, or broken: from the beginning
+        self.rows, (self.number, *_) = self.done, next(iter(arrays.values()))[1]
+        self.parts, self.files = [self.folder / f"{name}.part" for name in arrays], []
+        with writing(folder), contextlib.ExitStack() as stack:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.done < self.number:
+                for path, (dtype, shape) in zip(self.parts, arrays.values(), strict=True):
+                    self.files.append(stack.enter_context(open(path, "r+b" if self.done else "w+b")))
+                    self._cut(self.files[-1], np.dtype(dtype), shape)
+            self.open_files = stack.pop_all()
+
+    def _cut(self, file, dtype, shape):
+        """Leaves of the file the rows done, and goes behind them."""
+        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        size = file.tell() + self.done * int(np.prod(shape[1:])) * dtype.itemsize
+        if file.seek(0, os.SEEK_END) < size:
+            raise BadInput(f"{file.name}: shorter than {PROGRESS} says; expected what was left, or an empty folder.")
+        file.truncate(size)
+        file.seek(size)
+
+    def add(self, *rows):
+        """Adds rows to each array, and now and then, in a small share of the time, makes sure of them."""
+        with writing(self.folder):
+            for file, array in zip(self.files, rows, strict=True):
+                file.write(array.tobytes())
+            self.rows += len(rows[0])
+            if not self.sparing.due() and self.rows < self.number:
+                return
+            for file in self.files:  # on disk before the record says so
+                file.flush()
+                os.fsync(file.fileno())
+            write_json(self.record, {"mark": self.mark, "rows": self.rows})
+        self.sparing.done()
+
+    def close(self):
+        with contextlib.suppress(OSError):  # what a full disk refuses once more; the record knows nothing of it
+            self.open_files.close()
+
+    def finish(self):
+        """Gives the arrays, now whole, their names."""
+        self.close()
+        for path in self.parts:
+            if path.exists():  # else it got its name before a stop
+                os.replace(path, path.with_suffix(".npy"))
+
+
+class StoredArray:
+    """An array on disk of which single stretches are read, each with one call to the system.
+
+    A memory map would do, but slowly where the file is not in memory yet: the system then fetches 128 KB around each
+    page of 4, one page after the other. Its pages would also count as the process's own memory.
+
+    Attributes:
+        array: a memory map of it, for a look here and there.
+    """
+
+    def __init__(self, path, dtype, ndim):
+        self.path = path
+        try:
+            self.array = np.lib.format.open_memmap(path, mode="r")
+        except (OSError, ValueError) as error:
+            raise BadInput(f"{path}: expected a whole array ({error}).") from None
+        if self.array.dtype != dtype or self.array.ndim != ndim or not self.array.flags.c_contiguous:
+            found = f"{self.array.dtype} of shape {self.array.shape}"
+            raise BadInput(f"{path}: {found}; expected {np.dtype(dtype)} with {ndim} axes.")
+        self._flat = self.array.reshape(-1)
+        if hasattr(os, "preadv"):
+            self._file = os.open(path, os.O_RDONLY)
+            weakref.finalize(self, os.close, self._file)
+
+    def read(self, firsts, shape):
+        """Stretches (N, *shape) that begin at these elements (N,) of the array, counted as if it were flat."""
+        stretches = np.empty((len(firsts), *shape), self.array.dtype)
+        if not hasattr(self, "_file"):  # Windows
+            for stretch, first in zip(stretches, firsts, strict=True):
+                stretch.flat = self._flat[first : first + stretch.size]
+            return stretches
+        offsets = (self.array.offset + firsts * self.array.itemsize).tolist()
+        if hasattr(os, "posix_fadvise"):  # all are asked for before the first is waited for
+            for offset in offsets:
+                os.posix_fadvise(self._file, offset, stretches[0].nbytes, os.POSIX_FADV_WILLNEED)
+        for stretch, offset in zip(stretches, offsets, strict=True):
+            if os.preadv(self._file, [stretch], offset) != stretch.nbytes:
+                raise BadInput(f"{self.path}: ends early; expected a file that nobody changes while it is read.")
+        return stretches
+
+
+def digest(arrays):
+    """Twelve hexadecimal digits that stand for the bytes of a nest of arrays, or of a generator of arrays."""
+    total = hashlib.sha256()
+    for array in arrays if inspect.isgenerator(arrays) else keras.tree.flatten(arrays):
+        total.update(np.ascontiguousarray(keras.ops.convert_to_numpy(array)).tobytes())
+    return total.hexdigest()[:12]

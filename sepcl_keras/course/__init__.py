@@ -1,0 +1,1 @@
+"""What the notebooks share: profiles, artifacts, what they show, and the study."""

@@ -1,0 +1,241 @@
+"""The course: a profile, a source of sounds and a seed, and all that is made from them.
+
+Everything lives in `artifacts/<profile>/<data>/seed<k>/`.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from sepcl_keras.core.backend import advice, inference, keep_memory, make_repeatable, start_xla, use_all_devices
+from sepcl_keras.core.files import BadInput, atomic, fingerprint, read_json, write_json
+from sepcl_keras.course.artifacts import Artifacts, artifacts_folder, code, running
+from sepcl_keras.course.profiles import get_profile
+from sepcl_keras.course.slides import MAIN_ROW, read_rows
+from sepcl_keras.encoder.embedding import embed_log_mel, load_encoder
+from sepcl_keras.encoder.recipe import new_encoder, pretrain, train_supervised
+from sepcl_keras.evaluation.classifiers import shallow_classifier
+from sepcl_keras.evaluation.controls import CONTROLS
+from sepcl_keras.evaluation.intervals import evaluate
+from sepcl_keras.scenes.banks import SPLITS, open_bank
+from sepcl_keras.scenes.mixing import Scenes
+from sepcl_keras.separation.metrics import evaluate_separation
+from sepcl_keras.separation.recipe import train_separator
+from sepcl_keras.training.checkpoint import save_model
+from sepcl_keras.views.log_mel import log_mel_model
+from sepcl_keras.views.pairs import ViewPairs
+from sepcl_keras.views.stored import TRUE_SOURCES, Views, write_source_views, write_views
+
+# What makes the artifacts. An artifact depends on all that these modules import, too (see `artifacts.code`).
+DATA = ("scenes.mixing", "views.log_mel")
+SEPARATOR = (*DATA, "separation.recipe")
+VIEWS = (*SEPARATOR, "views.stored")
+ENCODER = (*VIEWS, "views.pairs", "encoder.recipe")
+RESULTS = (*ENCODER, "separation.metrics", "encoder.embedding", "evaluation.intervals", "evaluation.controls")
+PLAIN = str.maketrans("∨× ", "vx_")  # a row's name as that of a folder
+
+
+class Course(Artifacts):
+    """One run of the course: a profile, a bank of sounds and a seed, and everything made from them.
+
+    Args:
+        profile: name of a profile. data: `"made"` or a folder in the layout of ESC-50.
+        seed: of all training; the scenes do not depend on it. out: folder of all artifacts, or None for `artifacts/`.
+    """
+
+    def __init__(self, profile="tiny", data="made", seed=0, out=None):
+        if isinstance(seed, str) and seed.isdecimal():
+            seed = int(seed)
+        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+            raise BadInput(f"SEED={seed!r}: expected a whole number, zero or more.")
+        self.arguments = profile, data, seed, out
+        self.profile, self.seed = get_profile(profile), seed
+        self.bank = open_bank(data, self.profile)
+        super().__init__(artifacts_folder(out) / profile / self.bank.name / f"seed{seed}")
+        p = self.profile
+        self.scenes = {
+            split: Scenes(self.bank, split, p.scenes[split], p.clip_seconds, p.sample_rate) for split in SPLITS
+        }
+        for split, scenes in self.scenes.items():
+            if not {1, 2} <= set(scenes.number_of_events):
+                raise BadInput(
+                    f"DATA={data!r}: expected scenes of one and of two events in {split}; too few classes meet."
+                )
+        keep_memory()
+        start_xla()
+        use_all_devices()
+        make_repeatable(seed)
+        if advice():
+            print(advice())
+
+    def _data_definition(self):
+        p = self.profile
+        return {
+            "bank": self.bank.definition,
+            "scenes": {split: self.scenes[split].definition for split in SPLITS},
+            "seconds": p.clip_seconds,
+            "running": running(),
+            "code": code(*DATA),
+        }
+
+    def _separator_definition(self):
+        p = self.profile
+        sizes = (p.separator_seconds, p.separator_batch, p.separator_learning_rate)
+        return self._data_definition() | {
+            "separator": p.separator, "start": p.separator_start, "sizes": sizes, "steps": p.snapshot_steps,
+            "seed": self.seed, "code": code(*SEPARATOR),
+        }  # fmt: skip
+
+    def log_mel(self, split):
+        """Log-mel spectrograms (scenes, frames, mels) of a split's mixtures, float16, a memory map."""
+
+        def make(folder):
+            mixtures, features = self.scenes[split].mixtures(), inference(log_mel_model(), 64)
+            parts = [features(mixtures[i : i + 64]).astype("float16") for i in range(0, len(mixtures), 64)]
+            with atomic(folder / "log_mel.npy") as temporary:
+                np.save(temporary, np.concatenate(parts))
+
+        definition = self._data_definition() | {"split": split}
+        return self.load_or_train(
+            f"log_mel/{split}", definition, make, lambda folder: np.load(folder / "log_mel.npy", mmap_mode="r")
+        )[0]
+
+    def snapshots(self):
+        """The separator's snapshots, a dict from name (N, F, S1, S2) to `TDCNPlusPlus`, and the training history."""
+
+        def make(folder):
+            return train_separator(self.scenes["train"].mixtures(), self.profile, self.seed, folder)
+
+        def load(folder):
+            return {name: keras.saving.load_model(folder / f"{name}.keras") for name in self.profile.snapshot_steps}
+
+        return self.load_or_train("separator", self._separator_definition(), make, load)
+
+    def views(self):
+        """The training scenes' `Views` by all four snapshots."""
+
+        def make(folder):
+            write_views(folder, self.scenes["train"].mixtures(), self.snapshots()[0])
+
+        definition = self._separator_definition() | {"code": code(*VIEWS)}
+        return self.load_or_train("views", definition, make, Views)[0]
+
+    def source_views(self):
+        """The training scenes' `Views` by their true sources: a control."""
+
+        def make(folder):
+            write_source_views(folder, self.scenes["train"])
+
+        definition = self._data_definition() | {"code": code(*DATA, "views.stored")}
+        return self.load_or_train("source_views", definition, make, Views)[0]
+
+    def encoder(self, row=None, seed=None, log=None, show=True):
+        """An encoder pretrained as `row` says, and its history.
+
+        Without a row it is the main one, at the profile's full size; with one, at the size of the ablations. `log` and
+        `show` are for a training, where there is one: see `fit`.
+        """
+        p, seed = self.profile, self.seed if seed is None else seed
+        main = row is None
+        row = row or read_rows()[MAIN_ROW]
+        size = dict(
+            embedding_dim=row.d or p.embedding_dim, width=p.width if main else p.ablation_width,
+            steps=p.pretraining_steps if main else p.ablation_steps * row.longer, learning_rate=p.learning_rate,
+        )  # fmt: skip
+        objective = dict(
+            similarity=row.similarity, coincidence=row.coincidence, augmentation=row.augmentation,
+            constraints=row.constraints,
+        )  # fmt: skip
+
+        control = row.processors == (TRUE_SOURCES,)
+
+        def make(folder):
+            views = self.source_views() if control else self.views()
+            encoder, history = pretrain(
+                lambda steps: ViewPairs(
+                    views, row.pairing, row.processors, p.batch_size, steps, seed, reject_quiet=control
+                ),
+                seed=seed, folder=folder, log=log, show=show, **size, **objective,
+            )  # fmt: skip
+            save_model(encoder, folder / "encoder.keras")
+            return history
+
+        definition = self._separator_definition() | size | objective | {
+            "pairing": row.pairing, "processors": row.processors, "batch_size": p.batch_size, "encoder_seed": seed,
+            "code": code(*ENCODER),
+        } | ({"reject_quiet": True} if control else {})  # fmt: skip
+        name = "encoders/main" if main else f"encoders/{row.row.translate(PLAIN)}-{seed}"
+        return self.load_or_train(name, definition, make, load_encoder, keep=main)
+
+    def supervised_encoder(self, seed=None):
+        """The control trained on the labels, and its history; with a seed of its own, at the size of the ablations."""
+        p, name = self.profile, "supervised"
+        if seed is None:
+            seed = self.seed
+        else:
+            p = dataclasses.replace(p, width=p.ablation_width, supervised_steps=p.ablation_steps)
+            name = f"supervised-{seed}"
+
+        def make(folder):
+            encoder, history = train_supervised(self.log_mel("train"), self.scenes["train"].labels, p, seed, folder)
+            save_model(encoder, folder / "encoder.keras")
+            return history
+
+        definition = self._data_definition() | {
+            "width": p.width, "dim": p.embedding_dim, "steps": p.supervised_steps, "batch": p.batch_size,
+            "learning_rate": p.learning_rate, "seed": seed, "code": code(*DATA, "encoder.recipe"),
+        }  # fmt: skip
+        return self.load_or_train(f"encoders/{name}", definition, make, load_encoder)
+
+    def untrained_encoder(self, seed=None):
+        """The control that has seen nothing: the same network as initialised from the seed; the size as above."""
+        p = self.profile
+        return new_encoder(
+            p.embedding_dim, p.width if seed is None else p.ablation_width, self.seed if seed is None else seed
+        )
+
+    def embeddings(self, encoder, seed=0):
+        """Split → h (scenes, windows, d) of an encoder, or, drawn by `seed`, of what it names of `CONTROLS`."""
+        control, d = CONTROLS.get(encoder), self.profile.embedding_dim
+        log_mels = {split: self.log_mel(split) for split in SPLITS}
+        return {split: control(x, d, seed) if control else embed_log_mel(x, encoder) for split, x in log_mels.items()}
+
+    @property
+    def labels(self):
+        """Split → multi-hot (scenes, classes)."""
+        return {split: self.scenes[split].labels for split in SPLITS}
+
+    def scores(self, embeddings, seed=None):
+        """Scores (clips, classes) of the shallow classifier for the test scenes."""
+        return shallow_classifier(
+            embeddings["train"], self.labels["train"], embeddings["validation"], self.labels["validation"],
+            embeddings["test"], seed=self.seed if seed is None else seed,
+        )  # fmt: skip
+
+    def evaluate(self, embeddings, scores=None):
+        """`evaluate` on this course's scenes; `scores`, where they are there already."""
+        return evaluate(embeddings, self.labels, self.scores(embeddings) if scores is None else scores)
+
+    def separation(self, separators=None, most=100):
+        """`evaluate_separation` of these separators, else of all snapshots, on at most so many test scenes a number."""
+        return evaluate_separation(separators or self.snapshots()[0], self.scenes["test"], most)
+
+    def _results_mark(self):
+        definition = self._separator_definition() | {"code": code(*RESULTS)}
+        return fingerprint(definition | {"profile": dataclasses.asdict(self.profile)})
+
+    def record(self, number, **results):
+        """Keeps a notebook's numbers in `results/NN.json`, with what they were made from, and returns them."""
+        content = {
+            "notebook": number, "profile": self.profile.name, "data": self.bank.name, "seed": self.seed,
+            "fingerprint": self._results_mark(), "results": results,
+        }  # fmt: skip
+        write_json(self.folder / "results" / f"{number}.json", content)
+        return results
+
+    def results(self, number):
+        """The numbers that notebook `number` recorded, or None where it has not run with these settings."""
+        path = self.folder / "results" / f"{number}.json"
+        content = read_json(path) if path.exists() else {}
+        return content["results"] if content.get("fingerprint") == self._results_mark() else None

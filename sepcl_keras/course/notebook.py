@@ -1,0 +1,196 @@
+"""What a notebook puts on the screen: setup, players, figures. The only room that knows IPython and matplotlib."""
+
+import html
+import logging
+
+import keras
+import matplotlib.pyplot as plt
+import numpy as np
+from IPython import get_ipython
+from IPython.display import HTML, Audio, Markdown, display
+
+from sepcl_keras.core.files import BadInput
+from sepcl_keras.course.course import Course
+from sepcl_keras.views.log_mel import LogMel
+
+COLOURS = ("#1b6ca8", "#d1603d", "#3a8f5c", "#8a5aa8", "#b08d2e", "#4f5d75")
+STYLE = {
+    "axes.prop_cycle": plt.cycler(color=COLOURS),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 100,
+    "font.size": 10,
+    "legend.frameon": False,
+}
+
+
+def setup(profile, data, seed, out=None):
+    """Starts a notebook: checks the parameters, seeds everything, and gives the `Course` to work with.
+
+    From here on bad input shows as one sentence instead of a traceback.
+    """
+    # Retracing is worth a warning in a training loop, not in a lesson that calls many small networks once.
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
+    shell = get_ipython()
+    if shell is not None:
+        shell.set_custom_exc((BadInput,), _one_sentence)
+    plt.rcParams.update(STYLE)
+    course = Course(profile, data, seed, out)
+    p, bank = course.profile, course.bank
+    print(
+        f"profile {p.name} · data {bank.name}, {len(bank.classes)} classes · scenes of {p.clip_seconds:g} s at "
+        f"{p.sample_rate / 1000:g} kHz · seed {seed} · Keras {keras.__version__} on {keras.backend.backend()}"
+    )
+    return course
+
+
+def _one_sentence(shell, kind, value, traceback, tb_offset=None):
+    # The private call is the one that sends an error to the front end (papermill needs it) with a text of our own.
+    shell._showtraceback(kind, value, [f"\x1b[31m{kind.__name__}: {value}\x1b[0m"])
+    return [str(value)]
+
+
+def hard_to_follow(scene):
+    """Small where a scene's two events are about equally loud and differ in their frequencies."""
+    first, second = np.abs(np.fft.rfft(scene.sources))  # magnitudes of all frequencies
+    loudness = np.linalg.norm(first), np.linalg.norm(second)
+    alike = first @ second / np.prod(loudness)  # 1: the same spectrum, 0: no frequency in common
+    return alike + abs(20 * np.log10(loudness[0] / loudness[1])) / 10  # 1 for a difference of 10 dB
+
+
+def players(waveforms, sample_rate=16_000):
+    """A row of players for a dict from title to waveform (samples,), all at one gain, so that quiet stays quiet."""
+    peak = max(np.abs(waveform).max() for waveform in waveforms.values())
+    gain = 0.9 / peak if peak > 0 else 1.0
+    cells = []
+    for title, waveform in waveforms.items():
+        player = Audio(waveform * gain, rate=sample_rate, normalize=False)._repr_html_()
+        player = player.replace("<audio ", "<audio style='width:220px' ")
+        cells.append(f"<td style='text-align:center;padding:4px 10px'>{html.escape(title)}<br>{player}</td>")
+    rows = ["<tr>" + "".join(cells[i : i + 4]) + "</tr>" for i in range(0, len(cells), 4)]
+    display(HTML(f"<table>{''.join(rows)}</table>"))
+
+
+def listen(waveforms, sample_rate=16_000, columns=4):
+    """Sounds to be seen and heard: log-mel spectrograms on one colour scale, then `players`."""
+    layer = LogMel()
+    show_log_mel({title: np.asarray(layer(np.float32(w)[None]))[0] for title, w in waveforms.items()}, columns)
+    players(waveforms, sample_rate)
+
+
+def show_log_mel(spectrograms, columns=4):
+    """Panels of log-mel spectrograms (frames, mels), a dict from title, on one colour scale; time in seconds."""
+    columns = min(columns, len(spectrograms))
+    rows = -(-len(spectrograms) // columns)
+    low = min(np.min(s) for s in spectrograms.values())
+    high = max(np.max(s) for s in spectrograms.values())
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(3.1 * columns, 2.3 * rows), squeeze=False, sharey=True, layout="constrained"
+    )
+    for axis in axes.flat[len(spectrograms) :]:
+        axis.axis("off")
+    for axis, (title, spectrogram) in zip(axes.flat, spectrograms.items(), strict=False):
+        seconds = len(spectrogram) * 0.01
+        image = axis.imshow(
+            np.asarray(spectrogram, "float32").T, origin="lower", aspect="auto", vmin=low, vmax=high, cmap="magma",
+            extent=(0, seconds, 0, spectrogram.shape[1]), interpolation="nearest",
+        )  # fmt: skip
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("time in s")
+    for axis in axes[:, 0]:
+        axis.set_ylabel("mel band")
+    figure.colorbar(image, ax=axes, label="log mel", shrink=0.9)
+    plt.show()
+
+
+def curves(history, names, title=""):
+    """Training curves over steps; where guessing has a value, it is drawn dashed."""
+    figure, axes = plt.subplots(1, len(names), figsize=(4.2 * len(names), 2.8), squeeze=False)
+    for axis, name, colour in zip(axes[0], names, COLOURS, strict=False):
+        axis.plot(history["step"], history[name], marker=".", color=colour, label=name)
+        if f"{name}_chance" in history:
+            chance = history[f"{name}_chance"][0]
+            axis.axhline(chance, color="0.4", linestyle="--", label=f"chance {chance:.3g}")
+        axis.set_xlabel("step")
+        axis.set_ylabel(name)
+        axis.legend()
+    figure.suptitle(title)
+    plt.show()
+
+
+def bars(values, xlabel="mAP", chance=None, groups=None, intervals=None):
+    """Horizontal bars from a dict of names; `groups` (name → group) gives colours, `intervals` (name → ends) lines."""
+    names = list(values)
+    kinds = list(dict.fromkeys((groups or {}).values()))
+    colour = [COLOURS[kinds.index(groups[name])] if groups else COLOURS[0] for name in names]
+    _, axis = plt.subplots(figsize=(7.5, 0.42 * len(names) + 1.0))
+    axis.barh(names, [values[name] for name in names], color=colour)
+    right = {name: max((intervals or {}).get(name, [values[name]])) for name in names}  # of bar or line
+    for index, name in enumerate(names):
+        if intervals:
+            label = None if index else "95 % interval"
+            axis.plot(intervals[name], (index, index), color="0.2", linewidth=1.5, label=label)
+        axis.text(right[name], index, f" {values[name]:.3f}", va="center", fontsize=9)
+    if chance is not None:
+        axis.axvline(chance, color="0.4", linestyle="--", label=f"chance {chance:.3f}")
+    for kind in kinds:
+        axis.bar([0], [0], color=COLOURS[kinds.index(kind)], label=kind)
+    if chance is not None or kinds:
+        axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
+    axis.invert_yaxis()
+    axis.locator_params(axis="x", nbins=6)
+    axis.set_xlim(0, max(right.values()) * 1.15)
+    axis.set_xlabel(xlabel)
+    plt.show()
+
+
+def forest(series, names, xlabel, line=None, groups=None, slides=None, slides_label="mAP on AudioSet (slides)"):
+    """Means as points with their 95 % intervals as lines, a row for each of `names`.
+
+    `series`: title → name → (mean, low, high), where there is one. `line`: a value to be drawn through all rows.
+    `groups`: name → what it belongs to, to be seen by the shade. `slides`: name → number, in a panel of its own at the
+    right: levels there are of another world.
+    """
+    figure, axes = plt.subplots(
+        1, 2 if slides else 1, figsize=(10, 0.36 * len(names) + 1.2), sharey=True, squeeze=False,
+        gridspec_kw=dict(width_ratios=(2, 1)) if slides else None,
+    )  # fmt: skip
+    left = axes[0, 0]
+    for index, ((title, found), colour) in enumerate(zip(series.items(), COLOURS, strict=False)):
+        offset = 0.36 * ((index + 0.5) / len(series) - 0.5)  # one above the other within a row
+        shown = [(row + offset, *found[name]) for row, name in enumerate(names) if name in found]
+        for row, _, low, high in shown:
+            left.plot((low, high), (row, row), color=colour, linewidth=2, alpha=0.6)
+        left.scatter([mean for _, mean, _, _ in shown], [row for row, *_ in shown], color=colour, label=title, zorder=3)
+    kinds = list(dict.fromkeys((groups or {name: name for name in names}).values()))
+    for row, name in enumerate(names):
+        shade = kinds.index(groups[name] if groups else name) % 2
+        for axis in axes[0]:
+            axis.axhspan(row - 0.5, row + 0.5, color="0.94" if shade else "1", linewidth=0, zorder=0)
+    if line is not None:
+        left.axvline(line, color="0.4", linestyle="--")
+    left.set_yticks(range(len(names)), names)
+    left.set(xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
+    if slides:
+        rows = [row for row, name in enumerate(names) if slides.get(name) is not None]
+        axes[0, 1].scatter([slides[names[row]] for row in rows], rows, marker="D", color="0.3")
+        axes[0, 1].set(xlabel=slides_label)
+        axes[0, 1].locator_params(axis="x", nbins=4)
+        if line == 0:
+            axes[0, 1].axvline(0, color="0.4", linestyle="--")
+    figure.legend(loc="outside upper center", ncols=len(series))
+    plt.show()
+
+
+def table(rows, columns):
+    """A list of dicts as a table; `columns` maps a key to its heading. Numbers with three decimals, None as a dash."""
+
+    def cell(value):
+        if value is None:
+            return "–"
+        return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    lines = ["| " + " | ".join(columns.values()) + " |", "|" + " --- |" * len(columns)]
+    lines += ["| " + " | ".join(cell(row.get(key)) for key in columns) + " |" for row in rows]
+    display(Markdown("\n".join(lines)))

@@ -1,0 +1,112 @@
+"""CNN14, the encoder whose output h is the product."""
+
+import keras
+from keras import ops
+
+from sepcl_keras.core.backend import fused_batch_norm
+from sepcl_keras.core.dense import Dense
+from sepcl_keras.core.files import BadInput
+from sepcl_keras.encoder import kernels
+from sepcl_keras.views.log_mel import MEL_BANDS, PATCH_FRAMES
+
+
+@keras.saving.register_keras_serializable(package="sepcl_keras")
+class BatchNorm(keras.layers.BatchNormalization):
+    """Keras' batch normalisation with PyTorch's defaults; fused where the backend is TensorFlow."""
+
+    def __init__(self, epsilon=1e-5, momentum=0.9, **kwargs):
+        super().__init__(epsilon=epsilon, momentum=momentum, **kwargs)
+
+    def call(self, inputs, training=None, mask=None):
+        if keras.backend.backend() != "tensorflow":
+            return super().call(inputs, training=training, mask=mask)
+        return fused_batch_norm(self, inputs, bool(training) and self.trainable)
+
+
+def convolved(layer, x):
+    """What a convolution layer gives, in the way that is fast where we are."""
+    x = ops.cast(x, layer.compute_dtype)
+    kernel = ops.cast(layer.kernel, layer.compute_dtype)
+    return kernels.convolve(x, kernel) if kernels.applies(x, kernel) else layer(x)
+
+
+@keras.saving.register_keras_serializable(package="sepcl_keras")
+class ConvBlock(keras.layers.Layer):
+    """Two 3 × 3 convolutions, each with batch norm and ReLU, then average pooling.
+
+    Input (clips, frames, mels, channels), output (clips, frames / pool, mels / pool, filters).
+    """
+
+    def __init__(self, filters, pool=2, **kwargs):
+        super().__init__(**kwargs)
+        self.filters, self.pool = filters, pool
+        inner = dict(dtype=self.dtype_policy)
+        convolution = dict(kernel_size=3, padding="same", use_bias=False, **inner)
+        self.conv1 = keras.layers.Conv2D(filters, name="conv1", **convolution)
+        self.conv2 = keras.layers.Conv2D(filters, name="conv2", **convolution)
+        self.bn1, self.bn2 = BatchNorm(name="bn1", **inner), BatchNorm(name="bn2", **inner)
+
+    def build(self, input_shape):
+        between = (*input_shape[:-1], self.filters)
+        self.conv1.build(input_shape)
+        for layer in (self.bn1, self.conv2, self.bn2):
+            layer.build(between)
+
+    def call(self, x, training=None):
+        x = ops.relu(self.bn1(convolved(self.conv1, x), training=training))
+        x = ops.relu(self.bn2(convolved(self.conv2, x), training=training))
+        # The stride is said although it is the default: Keras on JAX takes none for all dimensions' and fails.
+        return ops.average_pool(x, self.pool, self.pool) if self.pool > 1 else x
+
+    def get_config(self):
+        return super().get_config() | {"filters": self.filters, "pool": self.pool}
+
+
+@keras.saving.register_keras_serializable(package="sepcl_keras")
+class CNN14(keras.Model):
+    """Log-mel patches (clips, frames, 64) to embeddings h (clips, embedding_dim).
+
+    PANNs' CNN14 with its 2,048-wide layer and classifier replaced by one linear bottleneck, as the slides have it:
+    six convolution blocks, mean over mel bands, maximum plus mean over time. 96 frames or more.
+
+    Args:
+        embedding_dim: d, 128 in the paper (and 1,024).
+        width: filters of the first block; 64 is the paper's, the last block has 32 times as many.
+
+    Source: Kong et al. 2020, `Cnn14_16k`; the slides for the bottleneck.
+    """
+
+    def __init__(self, embedding_dim=128, width=64, **kwargs):
+        super().__init__(**kwargs)
+        self.embedding_dim, self.width = embedding_dim, width
+        inner = dict(dtype=self.dtype_policy)
+        self.bn0 = BatchNorm(name="bn0", **inner)  # one mean and variance a mel band
+        self.blocks = [
+            ConvBlock(width * 2**index, pool=2 if index < 5 else 1, name=f"conv_block{index + 1}", **inner)
+            for index in range(6)
+        ]
+        self.bottleneck = Dense(embedding_dim, name="bottleneck", **inner)
+
+    def build(self, input_shape):
+        self.bn0.build((None, None, MEL_BANDS))
+        shape = (None, None, MEL_BANDS, 1)
+        for block in self.blocks:
+            block.build(shape)
+            shape = (None, None, shape[2] // block.pool, block.filters)
+        self.bottleneck.build((None, shape[-1]))
+
+    def call(self, log_mel, training=None):
+        frames = log_mel.shape[1]
+        if frames is not None and frames < PATCH_FRAMES:
+            raise BadInput(f"CNN14: an input of {frames} frames; expected at least {PATCH_FRAMES}, one patch.")
+        x = self.bn0(log_mel, training=training)[..., None]  # (clips, frames, mels, 1)
+        for block in self.blocks:
+            x = block(x, training=training)
+        x = ops.mean(x, axis=2)  # (clips, frames / 32, filters)
+        return self.bottleneck(ops.max(x, axis=1) + ops.mean(x, axis=1))
+
+    def compute_output_shape(self, input_shape):
+        return (input_shape[0], self.embedding_dim)
+
+    def get_config(self):
+        return super().get_config() | {"embedding_dim": self.embedding_dim, "width": self.width}

@@ -1,0 +1,67 @@
+"""How the course trains an encoder: by contrast, by triplets, or on labels."""
+
+import keras
+
+from sepcl_keras.core.backend import make_repeatable
+from sepcl_keras.core.dense import Dense
+from sepcl_keras.core.files import BadInput
+from sepcl_keras.encoder.network import CNN14
+from sepcl_keras.encoder.objectives import ContrastiveModel, TripletModel
+from sepcl_keras.training.loop import Batches, fit
+from sepcl_keras.views.augmentation import Mixing, SpecAugment
+from sepcl_keras.views.log_mel import MEL_BANDS, PATCH_FRAMES
+
+AUGMENTATIONS = {
+    "SpecAugment": lambda seed: SpecAugment(seed=seed),
+    "mix-back": lambda seed: Mixing(0.0, 0.05, seed=seed),
+}
+
+
+def new_encoder(embedding_dim, width, seed):
+    """A `CNN14` with weights drawn from the seed, whatever was drawn before."""
+    make_repeatable(seed)
+    encoder = CNN14(embedding_dim, width)
+    encoder.build((None, PATCH_FRAMES, MEL_BANDS))
+    return encoder
+
+
+def pretrain(
+    pairs, embedding_dim, width, steps, learning_rate, seed, similarity=1.0, coincidence=1.0, augmentation=None,
+    constraints=(), folder=None, log=None, show=True,
+):  # fmt: skip
+    """Trains a new encoder by contrast, or by triplets; returns it and the history.
+
+    Args:
+        pairs: a function of steps to a `ViewPairs`.
+        similarity, coincidence: weights of the two losses. augmentation: a name of `AUGMENTATIONS`, or None.
+        constraints: where some are listed, the encoder learns by triplets instead (see `TripletModel`).
+        folder, log, show: as in `fit`.
+    """
+    encoder = new_encoder(embedding_dim, width, seed)
+    definition = {"seed": seed, "constraints": list(constraints)}
+    if constraints:
+        model = TripletModel(encoder, constraints, seed=seed)
+    else:
+        if augmentation not in AUGMENTATIONS and augmentation is not None:
+            raise BadInput(f"augmentation={augmentation!r}: expected one of {', '.join(AUGMENTATIONS)}, or None.")
+        layer = AUGMENTATIONS[augmentation](seed) if augmentation else None
+        model = ContrastiveModel(encoder, similarity, coincidence, augmentation=layer)
+        definition |= {"similarity": similarity, "coincidence": coincidence, "augmentation": augmentation}
+    history = fit(model, pairs, steps, learning_rate, folder=folder, definition=definition, log=log, show=show)
+    return encoder, history
+
+
+def train_supervised(log_mel, labels, profile, seed, folder=None):
+    """The ceiling: the same encoder, crops and SpecAugment, but trained on the labels. Returns encoder and history."""
+    encoder = new_encoder(profile.embedding_dim, profile.width, seed)
+    model = keras.Sequential([SpecAugment(seed=seed), encoder, keras.layers.ReLU(), Dense(labels.shape[1])])
+    history = fit(
+        model,
+        lambda steps: Batches(log_mel, PATCH_FRAMES, 2 * profile.batch_size, steps, seed, labels),
+        profile.supervised_steps,
+        profile.learning_rate,
+        loss=keras.losses.BinaryCrossentropy(from_logits=True),
+        folder=folder,
+        definition={"seed": seed},
+    )
+    return encoder, history

@@ -1,0 +1,1 @@
+"""How good embeddings are: metrics, classifiers on frozen embeddings, retrieval, controls, intervals."""

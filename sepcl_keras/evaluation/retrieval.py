@@ -1,0 +1,71 @@
+"""Query by example: average precision of pairs ranked by cosine."""
+
+import numpy as np
+from sklearn.metrics import average_precision_score
+
+from sepcl_keras.core.files import BadInput, numbers
+from sepcl_keras.evaluation.metrics import multi_hot
+
+
+def _unit(embeddings):
+    """Rows of length one; a row of zeros stays zero, so that its cosine to everything is 0."""
+    # Scaling by the largest entry first keeps squares of huge or tiny entries from over- or underflowing.
+    largest = np.abs(embeddings).max(axis=-1, keepdims=True)
+    embeddings = embeddings / np.where(largest > 0, largest, 1.0)
+    length = np.linalg.norm(embeddings, axis=-1, keepdims=True)
+    return embeddings / np.where(length > 0, length, 1.0)
+
+
+def query_by_example(positives, negatives):
+    """Average precision of finding pairs of one class among pairs ranked by cosine.
+
+    Args:
+        positives: embeddings (P, d), P ≥ 2, of clips with the class.
+        negatives: embeddings (Q, d), Q ≥ 1, of clips without it.
+
+    Pairs (positive i, positive j), i < j, are relevant; pairs (positive, negative) are not. Cosines equal to twelve
+    decimals are ties, so that equal embeddings (a collapsed encoder) score exactly chance: relevant pairs / pairs.
+    """
+    positives = numbers("positives", positives, ("clips", "d"))
+    negatives = numbers("negatives", negatives, ("clips", "d"))
+    if len(positives) < 2 or positives.shape[1] != negatives.shape[1]:
+        raise BadInput(f"positives {positives.shape}, negatives {negatives.shape}: expected (P ≥ 2, d) and (Q, d).")
+    positives, negatives = _unit(positives), _unit(negatives)
+    relevant = (positives @ positives.T)[np.triu_indices(len(positives), k=1)]
+    others = (positives @ negatives.T).ravel()
+    # The order of additions inside a matrix product would otherwise break ties, and not at random.
+    similarity = np.round(np.concatenate([relevant, others]), 12)
+    return float(average_precision_score(np.repeat([1, 0], [relevant.size, others.size]), similarity))
+
+
+def query_by_example_map(embeddings, labels, seed=0, most=100):
+    """Mean of `query_by_example` over classes.
+
+    Args:
+        embeddings: (clips, d).
+        labels: (clips, classes) multi-hot.
+        seed: which clips are drawn where there are more than `most`.
+        most: clips with the class, and clips without it, that are used at most.
+
+    Returns:
+        dict: `map`, `chance` (the mean over the same classes of relevant pairs / pairs) and `per_class` (classes,), NaN
+        for a class with fewer than two positives or without negatives.
+    """
+    embeddings, labels = numbers("embeddings", embeddings, ("clips", "d")), multi_hot("labels", labels)
+    if len(embeddings) != len(labels):
+        raise BadInput(f"labels with {len(labels)} clips: expected {len(embeddings)}, as in the embeddings.")
+    per_class, chance = np.full((2, labels.shape[1]), np.nan)
+    for c, label in enumerate(labels.T):
+        rng = np.random.default_rng((seed, c))  # one stream a class: adding classes changes no other class
+        with_class, without = (
+            clips if len(clips) <= most else rng.choice(clips, most, replace=False)
+            for clips in (np.flatnonzero(label), np.flatnonzero(label == 0))
+        )
+        if len(with_class) < 2 or not len(without):
+            continue
+        per_class[c] = query_by_example(embeddings[with_class], embeddings[without])
+        # P(P−1)/2 relevant pairs beside P·Q others
+        chance[c] = (len(with_class) - 1) / (len(with_class) - 1 + 2 * len(without))
+    if np.isnan(per_class).all():
+        raise BadInput("labels in which no class has two positives and a negative: expected at least one such class.")
+    return dict(map=float(np.nanmean(per_class)), chance=float(np.nanmean(chance)), per_class=per_class)

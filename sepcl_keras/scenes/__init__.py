@@ -1,0 +1,1 @@
+"""Recordings and made sounds, and the scenes that mix them."""

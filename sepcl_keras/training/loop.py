@@ -1,0 +1,99 @@
+"""Batches of crops and `fit`."""
+
+import keras
+import numpy as np
+
+from sepcl_keras.core.arrays import digest
+from sepcl_keras.core.backend import compile_with_xla, feed, number_of_devices
+from sepcl_keras.core.files import BadInput
+from sepcl_keras.training.checkpoint import Checkpoint
+from sepcl_keras.training.logs import Log, Record
+from sepcl_keras.training.optimizer import Adam, learning_rates
+
+STEPS_IN_EPOCH = 25  # at most: an epoch here is what one line of progress reports
+
+
+class Batches(keras.utils.PyDataset):
+    """Batches of crops of an array (clips, length, …), the same for the same seed, epoch and step.
+
+    Args:
+        array: waveforms or log-mel spectrograms.
+        crop: length of the crops along the second axis. targets: (clips, classes) to go with them, or None.
+    """
+
+    def __init__(self, array, crop, batch_size, steps, seed, targets=None):
+        super().__init__()
+        self.array, self.crop, self.targets = array, crop, targets
+        self.batch_size, self.steps, self.seed, self.epoch = min(batch_size, len(array)), steps, seed, 0
+
+    def __len__(self):
+        return self.steps
+
+    def on_epoch_end(self):
+        self.epoch += 1
+
+    def __getitem__(self, step):
+        rng = np.random.default_rng((self.seed, self.epoch * self.steps + step))
+        clips = rng.choice(len(self.array), self.batch_size, replace=False)
+        starts = rng.integers(0, self.array.shape[1] - self.crop + 1, self.batch_size)
+        crops = [self.array[clip, start : start + self.crop] for clip, start in zip(clips, starts, strict=True)]
+        x = np.stack(crops).astype("float32")
+        return (x,) if self.targets is None else (x, self.targets[clips])
+
+
+def fit(
+    model, batches, steps, learning_rate, loss=None, callbacks=(), folder=None, definition=None, log=None, show=True
+):
+    """Trains by Adam with a short warm-up and a cosine decay, and says how it went.
+
+    Args:
+        model: a `keras.Model`. loss: its loss, unless its `compute_loss` is the objective.
+        batches: a function of the number of steps in an epoch to a `PyDataset`, whose batches are a function of its
+            `epoch`, where it has one, and the step.
+        steps: updates, rounded up to whole epochs.
+        learning_rate: its peak.
+        callbacks: as in Keras' `fit`.
+        folder: where a checkpoint is kept, or None. A training that was stopped, in whatever way, goes on from there
+            when it is started again, and ends where one never stopped would. The file is the caller's to remove.
+        definition: dict that tells this training from others which might have left a checkpoint there.
+        log: a folder for `log.csv` and TensorBoard (see `Log`), or None.
+        show: whether to print a line for each epoch.
+
+    Returns a dict of lists: `first_losses` and, for each epoch, `step`, `loss` and all else that `Record` knows.
+    """
+    epochs = -(-steps // STEPS_IN_EPOCH)
+    in_epoch = -(-steps // epochs)
+    schedule = learning_rates(learning_rate, epochs * in_epoch, max(1, steps // 20))
+    optimizer = Adam(schedule, global_clipnorm=5.0)
+    model.compile(optimizer, loss, jit_compile=compile_with_xla())
+    data, done = batches(in_epoch), 0
+    first = data[0]
+    clips, devices = len(keras.tree.flatten(first)[0]), number_of_devices()
+    if clips % devices:
+        raise BadInput(f"a batch of {clips} clips on {devices} devices: expected a multiple of {devices}.")
+    # Built here, or TensorFlow would trace the first step twice: the second time because it made variables.
+    model(first[0], training=False)
+    model.optimizer.build(model.trainable_variables)  # under mixed_float16 a wrapper of ours, which scales the loss
+    chance = model.chance(clips) if hasattr(model, "chance") else {}
+    record = Record(clips, in_epoch, epochs, chance, show)
+    callbacks = [record, *callbacks]
+    if log is not None:
+        callbacks.append(Log(log, record))
+    if folder is not None:
+        definition = (definition or {}) | {
+            "model": type(model).__name__, "steps": steps, "learning_rate": float(learning_rate),
+            "first_batch": digest(first),
+        }  # fmt: skip
+        checkpoint = Checkpoint(model, folder, definition, record)
+        done = checkpoint.restore()
+        if done:
+            print(f"resumed at step {done * in_epoch} of {epochs * in_epoch}", flush=True)
+            data.epoch = getattr(data, "epoch", 0) + done
+        callbacks.append(checkpoint)
+    x, steps_per_epoch = feed(data)
+    model.fit(
+        x, initial_epoch=done, epochs=epochs, steps_per_epoch=steps_per_epoch, verbose=0, shuffle=False,
+        callbacks=callbacks,
+    )  # fmt: skip
+    steps_done = [in_epoch * (epoch + 1) for epoch in range(epochs)]
+    return {"first_losses": record.first_losses, "step": steps_done} | record.history

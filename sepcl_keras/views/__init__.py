@@ -1,0 +1,1 @@
+"""From separated scenes to pairs of patches: log-mel, views on disk, pairs, augmentation."""

@@ -1,0 +1,130 @@
+"""Pairs of views for training: the OR rule, the choice of channel and crop, drawn from seed, epoch and step."""
+
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+
+import keras
+import numpy as np
+
+from sepcl_keras.core.files import BadInput, numbers
+from sepcl_keras.views.log_mel import PATCH_FRAMES
+from sepcl_keras.views.stored import QUIET
+
+PAIRINGS = {"mix-mix": (), "mix-chan": (1,), "chan-chan": (0, 1)}  # → which of the two views are channels
+AHEAD = 2  # batches that are read while the device works on the one before
+
+
+class ViewPairs(keras.utils.PyDataset):
+    """Batches of pairs of patches ((N, 96, mels), (N, 96, mels)): two views of the same clip, cropped independently.
+
+    What is drawn is a pure function of seed, epoch and step. Crops are anywhere in the clip (temporal proximity). For a
+    channel, one of the listed processors (the OR rule) and one of its sources is drawn for each clip; in `"chan-chan"`
+    for each of the two views, independently, so that now and then both are the same channel at two moments.
+
+    The next batches are read in the background. In memory are these, and the order of the clips: 4 bytes for each.
+
+    Args:
+        views: `Views`.
+        pairing: `"mix-mix"`, `"mix-chan"` or `"chan-chan"`.
+        processors: names for the OR rule, at equal odds, or a dict from name to odds such as `{"S2": 2.0, "N": 1.0}`;
+            not needed for `"mix-mix"`.
+        batch_size: pairs in a batch. steps: batches in an epoch.
+        reject_quiet: a drawn channel more than 40 dB under its mixture gives way to one of the clip that is not: of the
+            same processor if there is one, else of the other ones by their odds; where all are quiet, the loudest. All
+            other draws stay as they are. Off by default: the paper does not mention it.
+        coincidence_crops: gives four arrays, the last two for the coincidence task alone: views of the same clips, with
+            channels and moments drawn anew. The first two stay as they are.
+    """
+
+    def __init__(
+        self, views, pairing="mix-chan", processors=(), batch_size=64, steps=50, seed=0, reject_quiet=False,
+        coincidence_crops=False,
+    ):  # fmt: skip
+        super().__init__()
+        if pairing not in PAIRINGS:
+            raise BadInput(f"pairing={pairing!r}: expected one of {', '.join(PAIRINGS)}.")
+        if batch_size > len(views.log_mel):
+            raise BadInput(f"batch_size={batch_size}: expected at most the number of clips, {len(views.log_mel)}.")
+        self.views, self.pairing, self.batch_size, self.steps, self.seed = views, pairing, batch_size, steps, seed
+        self.reject_quiet, self.coincidence_crops, self.odds = reject_quiet, coincidence_crops, {}
+        if pairing != "mix-mix":
+            self.channel_columns = views.columns(tuple(processors))
+            odds = processors if isinstance(processors, Mapping) else dict.fromkeys(processors, 1.0)
+            total = numbers("the odds of processors", list(odds.values()), ("processors",)).sum()
+            if min(odds.values()) <= 0:
+                raise BadInput(f"processors={processors}: expected odds above zero.")
+            self.odds = {name: float(value / total) for name, value in odds.items()}
+        self.epoch, self._order, self._coming = 0, (None, None), {}
+        self._readers = ThreadPoolExecutor(AHEAD, "reading")
+
+    def __len__(self):
+        return self.steps
+
+    def on_epoch_end(self):
+        self.epoch += 1
+
+    def __getitem__(self, step):
+        # Not by Keras' workers: on JAX and torch they hand out batches of the epoch before, and each epoch's end takes
+        # them 0.1 s. What is read ahead here is kept by its step from the beginning, and met at no other.
+        step += self.epoch * self.steps
+        coming = {later: self._coming.get(later) for later in range(step, step + 1 + AHEAD)}
+        coming = {later: batch or self._readers.submit(self._read, later) for later, batch in coming.items()}
+        batch = coming.pop(step)
+        self._coming = coming
+        return batch.result()
+
+    def _read(self, step):
+        clips, columns, starts = self.draw(step)
+        return (tuple(self.views.patches(clips, *which) for which in zip(columns, starts, strict=True)),)
+
+    def draw(self, step):
+        """Clips (N,), views (2, N) and first frames (2, N) of the batch at this step, counted from the beginning.
+
+        With crops for the coincidence task of their own, views and first frames are (4, N).
+        """
+        number, frames = len(self.views.log_mel), self.views.log_mel.shape[2]
+        steps_per_pass = number // self.batch_size
+        turn, position = divmod(step, steps_per_pass)
+        clips = self._clips_of(turn)[position * self.batch_size : (position + 1) * self.batch_size]
+        rng, again = (np.random.default_rng((self.seed, use, step)) for use in (1, 2))
+        level = self.views.levels(clips) if self.reject_quiet and self.odds else None
+        columns, starts = [], []
+        for _ in range(2 if self.coincidence_crops else 1):
+            columns.append(np.zeros((2, self.batch_size), int))
+            for view in PAIRINGS[self.pairing]:
+                columns[-1][view] = self._channels(level, rng, again)
+            starts.append(rng.integers(0, frames - PATCH_FRAMES + 1, (2, self.batch_size)))
+        return clips, np.concatenate(columns), np.concatenate(starts)
+
+    def _clips_of(self, turn):
+        """All clips in the order of this turn; kept, because each step of the turn needs it."""
+        known, order = self._order
+        if known != turn:
+            order = np.arange(len(self.views.log_mel), dtype="int32")
+            np.random.default_rng((self.seed, 0, turn)).shuffle(order)
+            self._order = turn, order  # in one go: threads share it
+        return order
+
+    def _channels(self, level, rng, again):
+        """A channel's column for each clip; with their levels (N, views), `again` draws in place of quiet ones."""
+        candidates, sources = self.channel_columns, self.views.num_sources
+        odds = np.repeat(list(self.odds.values()), sources) / sources
+        drawn = rng.choice(candidates, self.batch_size, p=None if np.all(odds == odds[0]) else odds)
+        if level is None:
+            return drawn
+        quiet = np.take_along_axis(level, drawn[:, None], axis=1)[:, 0] < QUIET
+        level = level[:, candidates]
+        loud = level >= QUIET  # (N, candidates)
+        same = (candidates - 1) // sources == (drawn[:, None] - 1) // sources
+        loudest = np.eye(len(candidates), dtype=bool)[level.argmax(axis=1)]
+        among = np.where((loud & same).any(axis=1, keepdims=True), loud & same, loud)
+        among = np.where(loud.any(axis=1, keepdims=True), among, loudest)
+        cumulative = np.cumsum(among * odds, axis=1)
+        picked = (cumulative > again.random((len(level), 1)) * cumulative[:, -1:]).argmax(axis=1)
+        return np.where(quiet, candidates[picked], drawn)
+
+    def quiet_shares(self):
+        """The share of channels more than 40 dB under their mixture: of each listed processor's, by name, and, as
+        "drawn", of all draws by these odds, which is what `reject_quiet` keeps out."""
+        shares = {name: self.views.quiet_share(name) for name in self.odds}
+        return shares | {"drawn": sum(odds * shares[name] for name, odds in self.odds.items())}

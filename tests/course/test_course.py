@@ -1,0 +1,321 @@
+"""The path: what is there and fits is loaded, what does not fit is made again, and nothing is half made."""
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+import threading
+
+import keras
+import numpy as np
+import pytest
+from conftest import ROOT
+from keras.ops import convert_to_numpy as to_numpy
+
+from sepcl_keras.core import backend
+from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.folders import CHECKPOINT
+from sepcl_keras.course import course as course_module
+from sepcl_keras.course.course import Course
+from sepcl_keras.course.slides import MAIN_ROW, RELATIONS, read_rows, training_of
+from sepcl_keras.views.augmentation import CONSTRAINTS
+
+ESC10 = ROOT.parent / "shared" / "esc10"
+
+
+@pytest.fixture
+def course(tmp_path):
+    return Course("smoke", "made", 0, tmp_path)
+
+
+def counting(course, definition, calls):
+    def make(folder):
+        calls.append(definition)
+        (folder / "x").write_text(str(definition))
+        return {"made": len(calls)}
+
+    return course.load_or_train("thing", definition, make, lambda folder: (folder / "x").read_text())
+
+
+def test_an_artifact_is_made_once_then_loaded_then_made_again_when_its_definition_changes(course, tmp_path, capsys):
+    calls = []
+    assert counting(course, {"a": 1}, calls) == ("{'a': 1}", {"made": 1})
+    assert counting(Course("smoke", "made", 0, tmp_path), {"a": 1}, calls) == ("{'a': 1}", {"made": 1})
+    assert "thing: loaded from" in capsys.readouterr().out
+    assert counting(course, {"a": 2}, calls) == ("{'a': 2}", {"made": 2})  # also within one course
+    assert len(calls) == 2
+    (course.folder / "thing" / "x").unlink()
+    with pytest.raises(BadInput, match="thing: expected a whole artifact"):
+        counting(Course("smoke", "made", 0, tmp_path), {"a": 2}, calls)
+
+
+def test_a_failure_leaves_nothing_behind_and_the_old_artifact_in_place(course, tmp_path):
+    counting(course, {"a": 1}, [])
+
+    def fail(folder):
+        (folder / "x").write_text("half")
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        Course("smoke", "made", 0, tmp_path).load_or_train("thing", {"a": 2}, fail, lambda folder: None)
+    assert (course.folder / "thing" / "x").read_text() == "{'a': 1}"
+    assert [path.name for path in course.folder.iterdir()] == ["thing"]
+
+
+class Stopped(Exception):
+    pass
+
+
+def test_what_was_stopped_goes_on_with_the_same_definition_and_starts_anew_with_another(course, tmp_path):
+    def stop(folder):
+        (folder / CHECKPOINT).write_text("step 25")
+        raise Stopped
+
+    def go_on(folder):
+        found.append([path.name for path in folder.iterdir()])
+
+    found = []
+    for definition in ({"a": 1}, {"a": 2}):
+        with pytest.raises(Stopped):
+            course.load_or_train("thing", {"a": 1}, stop, lambda folder: None)
+        assert [path.name for path in course.folder.iterdir()] == [".thing.part"]
+        Course("smoke", "made", 0, tmp_path).load_or_train("thing", definition, go_on, lambda folder: None)
+        assert [path.name for path in course.folder.iterdir()] == ["thing"]
+        assert [path.name for path in (course.folder / "thing").iterdir()] == ["manifest.json"]
+        shutil.rmtree(course.folder / "thing")
+    assert found == [[CHECKPOINT], []]
+
+
+def test_an_artifact_stopped_when_whole_is_not_made_again(course, tmp_path, monkeypatch):
+    replace = os.replace
+
+    def not_of_folders(source, target):
+        if os.path.isdir(source):
+            raise Stopped
+        replace(source, target)
+
+    with monkeypatch.context() as patched, pytest.raises(Stopped):
+        patched.setattr(os, "replace", not_of_folders)
+        counting(course, {"a": 1}, [])
+    assert [path.name for path in course.folder.iterdir()] == [".thing.part"]
+    calls = []
+    assert counting(Course("smoke", "made", 0, tmp_path), {"a": 1}, calls) == ("{'a': 1}", {"made": 1}) and not calls
+
+
+@pytest.mark.parametrize("first_fails", [False, True])
+def test_of_two_runs_one_makes_an_artifact_and_the_other_waits(course, tmp_path, capsys, waiting, first_fails):
+    """The other loads it, or, where the first was stopped on the way, goes on from there."""
+
+    def first(folder):
+        (folder / CHECKPOINT).write_text("step 25")
+        thread.start()
+        assert waiting.wait(60)
+        if first_fails:
+            raise Stopped
+        return "first"
+
+    def second(folder):
+        assert (folder / CHECKPOINT).read_text() == "step 25"
+        return "second"
+
+    def other_run():
+        other = Course("smoke", "made", 0, tmp_path)
+        found.append(other.load_or_train("thing", {"a": 1}, second, lambda folder: None))
+
+    found, thread = [], threading.Thread(target=other_run)
+    with pytest.raises(Stopped) if first_fails else contextlib.nullcontext():
+        course.load_or_train("thing", {"a": 1}, first, lambda folder: None)
+    thread.join()
+    assert "thing: another run is making it" in capsys.readouterr().out
+    assert found == [(None, "second" if first_fails else "first")]
+    assert [path.name for path in (course.folder / "thing").iterdir()] == ["manifest.json"]
+
+
+def test_every_training_gets_the_folder_its_checkpoint_stays_in(course, monkeypatch):
+    def stop(*arguments, folder=None, **options):
+        folder = folder or arguments[-1]
+        (folder / CHECKPOINT).touch()
+        raise Stopped
+
+    for name in ("train_separator", "pretrain", "train_supervised"):
+        monkeypatch.setattr(course_module, name, stop)
+    monkeypatch.setattr(Course, "views", lambda self: None)
+    monkeypatch.setattr(Course, "log_mel", lambda self, split: None)
+    for train, part in (
+        (course.snapshots, ".separator.part/separator"),
+        (course.encoder, "encoders/.main.part/main"),
+        (course.supervised_encoder, "encoders/.supervised.part/supervised"),
+        (lambda: course.supervised_encoder(7), "encoders/.supervised-7.part/supervised-7"),
+    ):
+        with pytest.raises(Stopped):
+            train()
+        assert (course.folder / part / CHECKPOINT).exists()
+
+
+def test_the_start_of_the_basis_is_part_of_what_defines_a_separator(course):
+    before = course._separator_definition()
+    course.profile = dataclasses.replace(course.profile, separator_start="random")
+    assert course._separator_definition() != before
+
+
+def test_results_are_kept_by_number(course):
+    assert course.results("03") is None
+    course.record("03", loss=1.5, first_losses=[1.0, 2.0])
+    assert course.results("03") == {"loss": 1.5, "first_losses": [1.0, 2.0]}
+    assert (course.folder / "results" / "03.json").exists()
+    course.profile = dataclasses.replace(course.profile, width=course.profile.width + 1)
+    assert course.results("03") is None  # numbers of other settings
+    assert course.folder.parts[-3:] == ("smoke", "made", "seed0")
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (("huge", "made", 0), "PROFILE='huge': expected one of smoke, tiny"),
+        (("smoke", "mad", 0), "DATA='mad'"),
+        (("smoke", "made", -1), "SEED=-1: expected a whole number, zero or more"),
+        (("smoke", "made", "x"), "SEED='x': expected a whole number"),
+    ],
+)
+def test_wrong_parameters_are_refused_in_one_sentence(arguments, message, tmp_path):
+    with pytest.raises(BadInput, match=message):
+        Course(*arguments, tmp_path)
+
+
+def test_the_claims_are_what_the_slides_tables_say():
+    rows = read_rows()
+    for relation in RELATIONS:
+        gaps = relation.slides(rows)
+        assert min(gaps.values()) > -relation.margin and list(relation.titles()) == list(gaps)
+    assert RELATIONS[0].slides(rows) == {(("mix-mix without SpecAugment",), ("mix-mix",)): pytest.approx(0.265 - 0.248)}
+    (best,) = RELATIONS[7].slides(rows).values()
+    assert best == pytest.approx(0.310 - 0.301)
+    assert list(RELATIONS[5].titles().values()) == ["S2∨N − S2", "S2∨N − N"]
+    assert list(RELATIONS[7].titles().values()) == ["best of S2∨F joint … S2∨F∨N joint − best of S2 joint … N joint"]
+
+
+def test_rows_are_the_slides_tables():
+    rows = read_rows()
+    table_4 = [row for row in rows.values() if row.table == 4]
+    assert len(table_4) == 15 and sum(row.table is not None for row in rows.values()) == 26
+    assert max(table_4, key=lambda row: row.slides or 0).row == MAIN_ROW
+    assert sum(row.tutorial for row in rows.values()) >= 4
+    for row in table_4:  # a row's name says what is in it
+        processors, _, objective = row.row.partition(" ")
+        assert row.processors == tuple(processors.split("∨")) and row.augmentation == "SpecAugment"
+        assert (row.similarity, row.coincidence) == {"": (1, 0), "joint": (1, 1), "coincidence": (0, 1)}[objective]
+    triplets = [row for row in rows.values() if row.constraints]
+    assert {row.constraints for row in triplets[:4]} == {(name,) for name in CONSTRAINTS}
+    assert triplets[4].constraints == tuple(CONSTRAINTS) and triplets[4].slides == 0.244 and len(triplets) == 5
+    assert rows["S2∨F∨N joint d=1024"].d == 1024 and rows["mix-mix with mix-back"].augmentation == "mix-back"
+
+
+def test_a_longer_row_is_another_in_nothing_but_its_steps():
+    rows = read_rows()
+    longer = [row for row in rows.values() if row.longer > 1]
+    assert longer and all(row.table is None and row.slides is None for row in longer)
+    for row in longer:
+        of = rows[row.row.removesuffix(f" ×{row.longer}")]
+        assert training_of(row.row) == training_of(of.row) | {"longer": row.longer}
+
+
+def test_a_longer_row_trains_that_many_times_the_steps(course, monkeypatch):
+    def pretrain(dataset, steps, **_):
+        raise Stopped(steps)
+
+    monkeypatch.setattr(course_module, "pretrain", pretrain)
+    monkeypatch.setattr(Course, "views", lambda self: None)
+    for name, times in (("mix-mix", 1), ("mix-mix ×4", 4)):
+        with pytest.raises(Stopped) as stopped:
+            course.encoder(read_rows()[name], seed=1)
+        assert stopped.value.args == (course.profile.ablation_steps * times,)
+
+
+def test_a_supervised_encoder_of_another_seed_is_of_the_ablations_size(course, monkeypatch):
+    def train(log_mel, labels, profile, seed, folder):
+        raise Stopped(profile.width, profile.supervised_steps, seed)
+
+    sizes = dict(width=6, ablation_width=2, supervised_steps=5, ablation_steps=3)
+    course.profile = dataclasses.replace(course.profile, **sizes)
+    monkeypatch.setattr(course_module, "train_supervised", train)
+    monkeypatch.setattr(Course, "log_mel", lambda self, split: None)
+    for seed, expected in ((None, (6, 5, 0)), (3, (2, 3, 3))):
+        with pytest.raises(Stopped) as stopped:
+            course.supervised_encoder(seed)
+        assert stopped.value.args == expected
+
+
+def test_the_untrained_encoder_depends_on_the_seed_alone(course):
+    one = course.untrained_encoder()
+    keras.random.uniform((3,))  # somebody draws in between
+    two = course.untrained_encoder()
+    for a, b in zip(one.get_weights(), two.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_damaged_network_is_named(course):
+    def make(folder):
+        (folder / "N.keras").write_bytes(b"PK")
+
+    with pytest.raises(BadInput, match="network: expected a whole artifact, but .*; delete the folder"):
+        course.load_or_train("network", {}, make, lambda folder: keras.saving.load_model(folder / "N.keras"))
+
+
+@pytest.mark.skipif(not ESC10.exists(), reason="the recordings of ESC-10 are not beside this checkout")
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a whole course takes minutes on another backend")
+def test_a_few_steps_on_real_recordings(tmp_path, monkeypatch):
+    profile = course_module.get_profile("smoke")
+    small = dataclasses.replace(profile, snapshot_steps=dict(N=0, F=1, S1=2, S2=4), pretraining_steps=4)
+    monkeypatch.setattr(course_module, "get_profile", lambda name: small)
+    course = Course("smoke", str(ESC10), 0, tmp_path)
+    snapshots, history = course.snapshots()
+    assert len(history["first_losses"]) == 4 and np.isfinite(history["loss"]).all()
+    mixture = course.scenes["test"][0].mixture
+    np.testing.assert_allclose(to_numpy(snapshots["S2"](mixture[None])).sum(axis=1)[0], mixture, atol=1e-5)
+    for name in ("triplet joint", "mix-mix with mix-back", "S2∨F∨N joint d=1024"):
+        encoder, history = course.encoder(read_rows()[name], seed=1, show=False)
+        assert np.isfinite(history["loss"]).all() and encoder.embedding_dim == (1024 if "1024" in name else 32)
+    encoder, history = course.encoder()
+    results = course.evaluate(course.embeddings(encoder))
+    for name in ("map", "linear_map", "d_prime"):
+        low, high = results.pop(f"{name}_interval")
+        assert low < results[name] < high
+    assert np.isfinite(list(results.values())).all() and results["map"] > results["chance"]
+
+
+def test_a_backend_that_is_slow_on_this_device_is_named(tmp_path, capsys):
+    Course("smoke", "made", 0, tmp_path)
+    said, name = capsys.readouterr().out, keras.backend.backend()
+    assert (f"Keras runs on {name} on a CPU" in said) == (name != "tensorflow" and not backend.has_gpu())
+    assert "oneDNN" not in said
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow" or backend.has_gpu() or sys.platform == "darwin",
+    reason="oneDNN is TensorFlow's, on a CPU, and not on macOS",
+)
+@pytest.mark.parametrize(
+    "asked, advised", [({}, False), ({"TF_ENABLE_ONEDNN_OPTS": "1"}, False), ({"TF_ENABLE_ONEDNN_OPTS": "0"}, True)]
+)
+def test_the_library_asks_for_tensorflows_fast_convolutions_and_names_where_they_are_missing(asked, advised):
+    environment = {key: value for key, value in os.environ.items() if key != "TF_ENABLE_ONEDNN_OPTS"}
+    environment |= {"TF_CPP_MIN_LOG_LEVEL": "3"} | asked
+    program = [sys.executable, "-c", "from sepcl_keras import backend; print(backend.advice())"]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
+    assert ("TF_ENABLE_ONEDNN_OPTS=1, set before Keras is imported" in done.stdout) == advised
+
+
+@pytest.mark.parametrize(("gpu", "cores", "number"), [(True, 8, 1), (False, 8, 4), (False, 2, 2), (False, 1, 1)])
+def test_processes_side_by_side_need_a_core_each_and_a_gpu_is_for_one(monkeypatch, gpu, cores, number):
+    monkeypatch.setattr(backend, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert backend.processes(4) == number
+
+
+def test_importing_the_library_prints_nothing():
+    environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
+    program = [sys.executable, "-c", "import sepcl_keras"]
+    done = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout == ""

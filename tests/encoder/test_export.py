@@ -1,0 +1,131 @@
+"""Exports, run by other programs than Keras: the same numbers from an ONNX file and a SavedModel."""
+
+import keras
+import numpy as np
+import pytest
+from keras.ops import convert_to_numpy as to_numpy
+
+from sepcl_keras.core.files import BadInput
+from sepcl_keras.encoder import export
+from sepcl_keras.encoder.embedding import embed
+from sepcl_keras.encoder.export import export_encoder
+from sepcl_keras.encoder.network import CNN14
+from sepcl_keras.views.log_mel import LogMel
+
+BACKEND = keras.backend.backend()
+on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="a SavedModel is written on TensorFlow")
+
+
+@pytest.fixture
+def encoder(small_encoder):
+    return small_encoder
+
+
+@pytest.fixture(scope="module")
+def waveforms():
+    """Five clips (5, 15,600), from silence to full scale."""
+    noise = np.random.default_rng(0).standard_normal((5, 15_600))
+    return (noise * [[0.0], [1e-4], [1e-2], [0.1], [0.3]]).astype("float32")
+
+
+def given(inputs, waveforms):
+    return waveforms if inputs == "waveforms" else to_numpy(LogMel()(waveforms))
+
+
+def run_onnx(path, inputs, batch):
+    import onnx
+    import onnxruntime
+
+    onnx.checker.check_model(str(path), full_check=True)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (h,) = session.run(None, {inputs: batch})
+    return h
+
+
+@pytest.mark.parametrize("inputs", ["waveforms", "log_mel"])
+def test_onnxruntime_gives_what_embed_gives(encoder, waveforms, tmp_path, inputs, capfd):
+    export_encoder(encoder, tmp_path / "encoder.onnx", inputs=inputs)
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder.onnx"] and not capfd.readouterr().out
+    expected = embed(waveforms, encoder, show=False)[:, 0]
+    for number in (5, 1):
+        h = run_onnx(tmp_path / "encoder.onnx", inputs, given(inputs, waveforms)[:number])
+        np.testing.assert_allclose(h, expected[:number], atol=1e-4)
+
+
+@on_tensorflow
+@pytest.mark.parametrize("inputs", ["waveforms", "log_mel"])
+def test_a_saved_model_gives_what_embed_gives(encoder, waveforms, tmp_path, inputs):
+    import tensorflow as tf
+
+    export_encoder(encoder, tmp_path / "encoder", format="saved_model", inputs=inputs)
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+    loaded = tf.saved_model.load(str(tmp_path / "encoder"))
+    expected = embed(waveforms, encoder, show=False)[:, 0]
+    for number in (5, 1):
+        h = loaded.serve(given(inputs, waveforms)[:number]).numpy()
+        np.testing.assert_allclose(h, expected[:number], atol=1e-4)
+
+
+def test_a_half_precision_encoder_is_written_in_float32_and_stays_what_it_was(encoder, waveforms, tmp_path):
+    half = CNN14(8, width=2, dtype="mixed_bfloat16")
+    half.build((None, 96, 64))
+    half.set_weights(encoder.get_weights())
+    export_encoder(half, tmp_path / "encoder.onnx")
+    h = run_onnx(tmp_path / "encoder.onnx", "waveforms", waveforms)
+    np.testing.assert_allclose(h, embed(waveforms, encoder, show=False)[:, 0], atol=1e-4)
+    assert half.dtype_policy.name == "mixed_bfloat16"
+
+
+@pytest.mark.parametrize("format, package", [("onnx", "onnx"), ("saved_model", "tensorflow")])
+def test_a_missing_package_is_named(encoder, tmp_path, monkeypatch, format, package):
+    monkeypatch.setattr(export.keras.backend, "backend", lambda: "tensorflow")
+    monkeypatch.setattr(export.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(BadInput, match=f"{format} needs the package {package}; expected it installed"):
+        export_encoder(encoder, tmp_path / "encoder", format)
+
+
+@pytest.mark.parametrize("backend", ["jax", "torch"])
+def test_a_saved_model_is_refused_on_other_backends(encoder, tmp_path, monkeypatch, backend):
+    monkeypatch.setattr(export.keras.backend, "backend", lambda: backend)
+    with pytest.raises(BadInput, match=f"Keras runs on {backend}; expected KERAS_BACKEND=tensorflow"):
+        export_encoder(encoder, tmp_path / "encoder", "saved_model")
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        (dict(format="tflite"), "format='tflite'; expected one of onnx, saved_model"),
+        (dict(inputs="audio"), "inputs='audio'; expected one of waveforms, log_mel"),
+        (dict(encoder=keras.layers.Identity()), "an encoder of type Identity; expected a CNN14"),
+    ],
+)
+def test_what_cannot_be_exported_is_refused(encoder, tmp_path, options, message):
+    with pytest.raises(BadInput, match=message):
+        export_encoder(**dict(encoder=encoder, path=tmp_path / "encoder") | options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("format", ["onnx", pytest.param("saved_model", marks=on_tensorflow)])
+def test_what_is_there_stays_and_a_failure_leaves_nothing(encoder, tmp_path, monkeypatch, format):
+    (tmp_path / "mine").write_text("mine")
+    with pytest.raises(BadInput, match="mine: expected a path where nothing is yet"):
+        export_encoder(encoder, tmp_path / "mine", format)
+    with pytest.raises(BadInput, match="cannot be written"):
+        export_encoder(encoder, tmp_path / "mine" / "encoder", format)
+
+    def fail(*arguments):
+        raise MemoryError
+
+    monkeypatch.setattr(export, "_save_model", fail)
+    monkeypatch.setattr(export, "_onnx_model", lambda *arguments: type("", (), {"SerializeToString": fail})())
+    with pytest.raises(MemoryError):
+        export_encoder(encoder, tmp_path / "encoder", format)
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"] and (tmp_path / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("format", ["onnx", pytest.param("saved_model", marks=on_tensorflow)])
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(encoder, tmp_path, format, room_for):
+    room_for(100_000)
+    with pytest.raises(BadInput, match="encoder: cannot be written .*; expected a folder with room"):
+        export_encoder(encoder, tmp_path / "encoder", format)
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,193 @@
+"""CNN14 against PANNs' own output, and reading PANNs' checkpoints without running what is in them."""
+
+import functools
+import os
+import re
+import sys
+import zipfile
+import zlib
+
+import numpy as np
+import pytest
+from keras.ops import convert_to_numpy as to_numpy
+
+from sepcl_keras.core.files import BadInput
+from sepcl_keras.encoder import panns
+from sepcl_keras.encoder.network import CNN14
+from sepcl_keras.encoder.panns import from_panns_checkpoint, load_panns_weights
+from sepcl_keras.views.log_mel import LogMel, mel_matrix
+
+
+def formula_weights(width=64):
+    """PANNs' names and shapes (with fewer filters on wish), filled by the goldens' formula."""
+    shapes = {}
+
+    def batch_norm(name, size):
+        shapes.update({f"{name}.{field}": (size,) for field in ("weight", "bias", "running_mean", "running_var")})
+
+    batch_norm("bn0", 64)
+    channels = (1, *(width * 2**block for block in range(6)))
+    for block in range(1, 7):
+        for number, (size_in, size_out) in enumerate(
+            ((channels[block - 1], channels[block]), (channels[block],) * 2), 1
+        ):
+            shapes[f"conv_block{block}.conv{number}.weight"] = (size_out, size_in, 3, 3)
+            batch_norm(f"conv_block{block}.bn{number}", size_out)
+    shapes |= {"fc1.weight": (2048, channels[-1]), "fc1.bias": (2048,)}
+    weights = {}
+    for name, shape in shapes.items():
+        r = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
+        if name.endswith("running_var"):
+            r = 1 + 0.1 * np.abs(r)
+        elif len(shape) > 1:
+            r /= np.sqrt(np.prod(shape[1:]))
+        else:
+            r = 0.1 * r + (1 if ".weight" in name else 0)
+        weights[name] = r.astype("float32")
+    return weights
+
+
+@pytest.fixture(scope="module")
+def weights():
+    return formula_weights()
+
+
+def assert_close(value, expected):
+    """Within 1e-4 of the scale of what is expected: a small number beside large ones need be no closer."""
+    expected = np.asarray(expected)
+    np.testing.assert_allclose(value, expected, rtol=0, atol=1e-4 * np.sqrt(np.mean(np.square(expected))))
+
+
+def test_equals_panns_block_by_block(goldens, weights):
+    golden = goldens["cnn14_16k_eval_forward"]
+    encoder = CNN14(embedding_dim=2048)
+    load_panns_weights(encoder, weights)
+    waveforms = (np.random.default_rng(0).standard_normal((2, 15_360)) * 0.1).astype("float32")
+    log_mel = LogMel("panns")(waveforms)
+    x = encoder.bn0(log_mel, training=False)[..., None]
+    stages = {"logmel_extractor": to_numpy(log_mel)[:, None], "bn0": to_numpy(x).transpose(0, 2, 1, 3)}
+    for block in encoder.blocks:
+        x = block(x, training=False)
+        stages[block.name] = to_numpy(x).transpose(0, 3, 1, 2)  # PyTorch's layout
+    assert len(stages) == 8
+    for name, value in stages.items():
+        expected = golden[name]
+        assert list(value.shape) == expected["shape_torch_layout"]
+        assert value.mean() == pytest.approx(expected["mean"], rel=1e-4)
+        assert value.std() == pytest.approx(expected["std"], rel=1e-4)
+        assert_close(value[0].ravel()[:6], expected["head_of_example_0"])
+    fc1 = to_numpy(encoder(log_mel, training=False))
+    encoder.bottleneck.set_weights([np.eye(2048), np.zeros(2048)])  # shows what goes into it
+    pooled = to_numpy(encoder(log_mel, training=False))
+    for name, value in (("pooled_max_plus_mean_2048", pooled), ("fc1_before_relu", fc1)):
+        assert_close(value[0, :6], golden[name]["head"])
+        np.testing.assert_allclose(np.linalg.norm(value, axis=-1), golden[name]["norm_per_example"], rtol=1e-4)
+
+
+def test_with_another_size_the_bottleneck_stays_as_initialised(weights):
+    encoder = CNN14(embedding_dim=16)
+    encoder.build((None, 96, 64))
+    before = encoder.bottleneck.get_weights()
+    load_panns_weights(encoder, weights | {"fc_audioset.weight": np.zeros((527, 2048)), "odd": "ignored"})
+    np.testing.assert_array_equal(encoder.bottleneck.get_weights()[0], before[0])
+    np.testing.assert_array_equal(to_numpy(encoder.bn0.gamma), weights["bn0.weight"])
+
+
+def test_names_that_do_not_fit_are_refused_and_change_nothing(weights):
+    weights = weights | {"conv_block2.bn1.bias": np.zeros(3)}
+    encoder = CNN14(embedding_dim=16)
+    encoder.build((None, 96, 64))
+    before = to_numpy(encoder.bn0.gamma)
+    with pytest.raises(BadInput, match=r"conv_block2.bn1.bias has shape \(3,\); expected \(128,\)"):
+        load_panns_weights(encoder, weights)
+    np.testing.assert_array_equal(to_numpy(encoder.bn0.gamma), before)
+    del weights["bn0.weight"]
+    with pytest.raises(BadInput, match="bn0.weight is missing"):
+        load_panns_weights(encoder, weights)
+
+
+@pytest.fixture
+def checkpoint(tmp_path, monkeypatch):
+    """A function that writes a file as PANNs' training does, with fewer filters, and gives its path."""
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(panns, "CNN14", functools.partial(CNN14, width=2))
+
+    def write(name="Cnn14_16k.pth", mel=None, zipped=True, **more):
+        state = {name: torch.from_numpy(array) for name, array in formula_weights(width=2).items()}
+        state |= {"bn0.num_batches_tracked": torch.tensor(7), "fc_audioset.bias": torch.zeros(527)}
+        state["spectrogram_extractor.stft.conv_real.weight"] = torch.zeros(257, 1, 512)
+        state["logmel_extractor.melW"] = torch.from_numpy(mel_matrix("panns") if mel is None else mel)
+        content = {"iteration": 600_000, "model": state} | more
+        torch.save(content, tmp_path / name, _use_new_zipfile_serialization=zipped)
+        return tmp_path / name
+
+    return write
+
+
+@pytest.mark.parametrize("zipped", [True, False])  # False: as torch wrote before its version 1.6, and PANNs' files are
+def test_reads_a_published_checkpoint(checkpoint, zipped):
+    # Where the sampler stood is in the files too: NumPy arrays, which torch by itself refuses to read.
+    sampler = {"indexes_per_class": [np.arange(5), np.arange(3)], "queue": [3, 1], "pointers_of_classes": [0, 2]}
+    encoder = from_panns_checkpoint(checkpoint(zipped=zipped, sampler=sampler))
+    expected = CNN14(embedding_dim=2048, width=2)
+    load_panns_weights(expected, formula_weights(width=2))
+    for ours, theirs in zip(encoder.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+def test_reads_what_numpy_1_wrote(checkpoint, tmp_path):
+    path = checkpoint(sampler={"indexes": np.arange(5)})
+    with zipfile.ZipFile(path) as new, zipfile.ZipFile(tmp_path / "old.pth", "w") as old:
+        renamed = 0
+        for item in new.infolist():
+            content = new.read(item)
+            if item.filename.endswith("data.pkl"):
+                content, renamed = re.subn(rb"cnumpy\._?core\.multiarray\n", b"cnumpy.core.multiarray\n", content)
+            old.writestr(item, content)
+    assert renamed == 1
+    assert from_panns_checkpoint(tmp_path / "old.pth", embedding_dim=4).embedding_dim == 4
+
+
+def test_says_when_the_log_mel_was_another(checkpoint):
+    mel = np.zeros((513, 64), "float32")  # of the model for 32 kHz
+    with pytest.warns(UserWarning, match="Cnn14.pth: trained on another log-mel than LogMel"):
+        from_panns_checkpoint(checkpoint("Cnn14.pth", mel), embedding_dim=4)
+
+
+class MakesFolder:
+    """Pickled, it is an instruction to make a folder when it is loaded."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.mkdir, (str(self.path),)
+
+
+def test_foreign_and_damaged_files_are_refused_and_nothing_in_them_runs(checkpoint, tmp_path):
+    torch = pytest.importorskip("torch")
+    trap = tmp_path / "it ran"
+    harmful = checkpoint("harmful.pth", sampler=MakesFolder(trap))
+    assert torch.load(harmful, weights_only=False) and trap.exists()  # the trap works
+    trap.rmdir()
+    whole = checkpoint("whole.pth").read_bytes()
+    contents = {"empty.pth": b"", "text.pth": b"not a checkpoint", "half.pth": whole[: len(whole) // 2]}
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+    torch.save([1, 2], tmp_path / "list.pth")
+    for name in ("harmful.pth", *contents, "list.pth"):
+        with pytest.raises(BadInput, match=f"{name}: expected a checkpoint of PANNs, arrays and no code"):
+            from_panns_checkpoint(tmp_path / name)
+    assert not trap.exists()
+    torch.save({"iteration": 1, "model": {"bn0.weight": torch.zeros(64)}}, tmp_path / "other.pth")
+    with pytest.raises(BadInput, match="other.pth: bn0.bias is missing"):
+        from_panns_checkpoint(tmp_path / "other.pth")
+    for missing in (tmp_path / "nowhere.pth", tmp_path):
+        with pytest.raises(BadInput, match="expected a checkpoint of PANNs, but there is none"):
+            from_panns_checkpoint(missing)
+
+
+def test_without_torch_one_sentence_says_so(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(BadInput, match="x.pth: reading a PyTorch checkpoint needs torch, which is not installed"):
+        from_panns_checkpoint(tmp_path / "x.pth")

@@ -1,0 +1,83 @@
+"""What every notebook promises in its form; what they say in numbers is held by test_tutorial.py."""
+
+import ast
+import re
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from sepcl_keras.core.files import BadInput
+
+nbformat = pytest.importorskip("nbformat")
+notebook = pytest.importorskip("sepcl_keras.notebook")
+sys.path.insert(0, str(ROOT / "notebooks"))
+build = pytest.importorskip("build")
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+NAMES = [path.stem for path in NOTEBOOKS]
+
+
+def cells(path, kind=None, tag=None):
+    found = nbformat.read(path, as_version=4).cells
+    found = [cell for cell in found if kind in (None, cell.cell_type)]
+    return [cell for cell in found if tag is None or tag in cell.metadata.get("tags", [])]
+
+
+def test_the_course_is_whole():
+    assert [name[:2] for name in NAMES] == [f"{number:02d}" for number in range(12)]
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_is_generated_from_its_source_and_stripped(path):
+    assert path.read_text(encoding="utf-8") == build.generate(path.parent / "src" / f"{path.stem}.py")
+    for cell in cells(path, "code"):
+        assert not cell.outputs and cell.execution_count is None
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_has_one_title_a_badge_a_plan_a_recap_and_a_way_on(path):
+    text = "\n".join(cell.source for cell in cells(path, "markdown"))
+    assert re.findall(r"^# .*$", text, re.M)[0].startswith(f"# {path.stem[:2]} · ")
+    assert len(re.findall(r"^# ", text, re.M)) == 1
+    assert f"/blob/main/notebooks/{path.name})" in text
+    for promise in ("you will", "you need", "you make", "in the paper", "in the code"):
+        assert promise in text.lower()
+    for link in re.findall(r"\]\((\d\d_\w+\.ipynb)\)", text):
+        assert link[:-6] in NAMES
+    assert any(f"]({name}.ipynb)" in text for name in NAMES)
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_has_parameters_records_its_numbers_and_solves_its_exercises(path):
+    (parameters,) = cells(path, "code", "parameters")
+    tree = ast.parse(parameters.source)
+    names = [target.id for node in tree.body if isinstance(node, ast.Assign) for target in node.targets]
+    assert names[:4] == ["PROFILE", "DATA", "SEED", "OUT"] and len(names) <= 5
+    code = "\n".join(cell.source for cell in cells(path, "code"))
+    assert f'course.record(\n    "{path.stem[:2]}"' in code or f'course.record("{path.stem[:2]}"' in code
+    assert len(cells(path, "code", "solution")) >= 2
+    lesson = [cell.source for cell in cells(path, "code") if "solution" not in cell.metadata.get("tags", [])]
+    assert "assert " in "\n".join(lesson)
+    for cell in cells(path, "code"):
+        lines = cell.source.count("\n") + 1
+        assert lines <= 25 or cell.source.startswith("class "), f"a cell of {lines} lines: {cell.source[:60]}"
+
+
+def test_players_share_one_gain_and_take_silence(monkeypatch):
+    heard, shown = [], []
+    monkeypatch.setattr(notebook, "display", lambda item: shown.append(item.data))
+    real = notebook.Audio
+    monkeypatch.setattr(notebook, "Audio", lambda data, **kw: heard.append(data) or real(data, **kw))
+    loud = [0.0, 0.5, -0.5, 0.25]
+    notebook.players({"loud & clear": np.float32(loud), "quiet": np.float32(loud) / 10, "silent": np.zeros(4)})
+    np.testing.assert_allclose(heard[0], np.multiply(loud, 1.8), rtol=1e-6)
+    np.testing.assert_allclose(heard[1], heard[0] / 10, rtol=1e-6)
+    assert not heard[2].any() and "loud &amp; clear" in shown[0] and shown[0].count("<audio") == 3
+    notebook.players({"silent": np.zeros(4)})
+
+
+def test_bad_input_is_still_an_error_outside_a_notebook():
+    with pytest.raises(BadInput):
+        notebook.setup("huge", "made", 0)
