@@ -73,7 +73,7 @@ def installed(source, tmp_path_factory):
     run(sys.executable, "-m", "build", "--outdir", folder, source, folder=folder)
     (wheel,) = folder.glob("*.whl")
     assert list(folder.glob("*.tar.gz"))
-    tools = [f"{name}=={version(name)}" for name in ("tensorflow", "keras", "papermill", "ipykernel")]
+    tools = [f"{name}=={version(name)}" for name in ("tensorflow", "keras", "onnx", "papermill", "ipykernel")]
     python = environment(folder / "venv", sys.executable, f"{wheel}[notebooks]", *tools)
     (folder / "reader").mkdir()
     shutil.copy(NOTEBOOKS[0], folder / "reader")
