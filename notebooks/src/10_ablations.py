@@ -39,7 +39,7 @@ import numpy as np
 from scipy.stats import t as student_t
 
 from sepcl_keras.course import notebook
-from sepcl_keras.course import verdicts
+from sepcl_keras.course import outcomes
 from sepcl_keras.views.log_mel import PATCH_SAMPLES
 from sepcl_keras.evaluation.intervals import map_draws, paired_difference
 from sepcl_keras.views.pairs import ViewPairs
@@ -280,13 +280,13 @@ for title, gap in gaps.items():
 # without a network, and the true sources in place of the separator's channels.
 
 # %%
-results = verdicts.committed()  # data -> row -> seed -> numbers
+results = outcomes.committed()  # data -> row -> seed -> numbers
 for data, found in results.items():
     print(f"{data}: {sum(map(len, found.values()))} runs of {len(found)} rows and controls")
 
 # %%
 for data, found in results.items():
-    lines = verdicts.table(found)
+    lines = outcomes.table(found)
     print(
         f"{data}: means over seeds; chance mAP {lines[0]['chance']:.3f}, chance of retrieval {lines[0]['qbe_chance']:.3f}"
     )
@@ -311,8 +311,8 @@ for data, found in results.items():
     reach = ((1.96 * by_scenes) ** 2 + (t * by_seeds) ** 2) ** 0.5
     print(f"{data}, untrained encoder, {number} seed(s): {measured.mean():.3f} ± {reach:.3f}, from scenes "
           f"{1.96 * by_scenes:.3f}, from seeds {t * by_seeds:.3f}")  # fmt: skip
-    _, low, high = verdicts.level(found["untrained encoder"])
-    if number >= verdicts.LEAST_SEEDS:  # fewer get no interval
+    _, low, high = outcomes.level(found["untrained encoder"])
+    if number >= outcomes.LEAST_SEEDS:  # fewer get no interval
         assert np.isclose(reach, (high - low) / 2, rtol=1e-3), "by hand and by the library differ"
 
 # %% [markdown]
@@ -323,7 +323,7 @@ groups = dict.fromkeys(names, "control") | {"chance": "chance"}
 groups |= {name: f"Table {row.table}" if row.table else f"{row.longer} times as long" for name, row in rows.items()}
 measured_names = set().union(*results.values())
 shown = ["chance", *(name for name in names if groups[name] != "Table 5" and name in measured_names)]
-levels = {data: {name: verdicts.level(found[name]) for name in found} for data, found in results.items()}
+levels = {data: {name: outcomes.level(found[name]) for name in found} for data, found in results.items()}
 for data, found in results.items():
     levels[data]["chance"] = (next(iter(found["untrained encoder"].values()))["chance"],) * 3
 slides = {name: row.slides for name, row in rows.items()}
@@ -335,7 +335,7 @@ notebook.forest(levels, shown, "mAP, shallow classifier", groups=groups, slides=
 # %%
 figure, axes = plt.subplots(1, max(1, len(results)), figsize=(11, 3.2), sharey=True, squeeze=False)
 for axis, (data, found) in zip(axes[0], results.items()):
-    means = {line["row"]: line["map"] for line in verdicts.table(found)}
+    means = {line["row"]: line["map"] for line in outcomes.table(found)}
     ends = [[means.get(f"{'∨'.join(processors)}{joint}", np.nan) for processors in table_4] for joint in ("", " joint")]
     dumbbells(axis, *ends, f"mAP, {data}")
 axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
@@ -357,7 +357,7 @@ lines, judged, differences = [], {}, {data: {} for data in results}
 for relation in RELATIONS:
     line = dict(number=relation.number, claim=relation.claim)
     for data, found in results.items():
-        verdict, gaps_of_claim = verdicts.judge(relation, found)
+        verdict, gaps_of_claim = outcomes.judge(relation, found)
         line[data] = judged[f"{relation.number} {data}"] = verdict
         for title, difference in zip(relation.titles().values(), gaps_of_claim):
             if difference:
@@ -408,9 +408,9 @@ for data, found in results.items():
     for relation in RELATIONS:
         names_of_claim = [name for sides in relation.comparisons for side in sides for name in side]
         most, verdicts = min(len(found.get(name, ())) for name in names_of_claim), []
-        for number in range(verdicts.LEAST_SEEDS, most + 1):
+        for number in range(outcomes.LEAST_SEEDS, most + 1):
             first = {name: {k: run for k, run in found[name].items() if k <= number} for name in names_of_claim}
-            verdicts.append(f"{number} {verdicts.judge(relation, first)[0]}")
+            verdicts.append(f"{number} {outcomes.judge(relation, first)[0]}")
         if len(verdicts) > 1:
             print(f"{data}, claim {relation.number}: {', '.join(verdicts)}")
 
@@ -450,7 +450,7 @@ for data, found in results.items():
     for lower, higher in probes:
         if common := sorted(set(found.get(lower, ())) & set(found.get(higher, ()))):
             gap = paired_difference(*([found[name][seed]["map_draws"] for seed in common] for name in (lower, higher)))
-            few = len(common) < verdicts.LEAST_SEEDS  # of which no interval is worth anything
+            few = len(common) < outcomes.LEAST_SEEDS  # of which no interval is worth anything
             print(f"{data}, {len(common)} seeds: {higher} − {lower}: {gap.mean:+.3f}"
                   + ("" if few else f", 95 % from {gap.low:+.3f} to {gap.high:+.3f}"))  # fmt: skip
 
@@ -519,7 +519,7 @@ print("recorded:", ", ".join(recorded))
 # | joint training | Table 4, right column, "small boosts across the board" | `similarity`, `coincidence` |
 # | controls | none of these in the slides | untrained, supervised, log-mel statistics, random projection |
 # | how sure | one number a row | several seeds; `intervals.paired_difference` |
-# | claims that can turn out false | "optimal separation is not needed", and others | `tables.RELATIONS`, `verdicts.judge` |
+# | claims that can turn out false | "optimal separation is not needed", and others | `slides.RELATIONS`, `outcomes.judge` |
 # | no run done twice | | `study.definition`, `data/results/` |
 
 # %% [markdown]
@@ -545,7 +545,7 @@ for data, found in results.items():
 
 # %% tags=["solution"]
 for data, found in results.items():
-    means = {line["row"]: line["map"] for line in verdicts.table(found)}
+    means = {line["row"]: line["map"] for line in outcomes.table(found)}
     pairs = list(itertools.combinations([name for name in means if slides.get(name)], 2))
     same = sum((means[b] - means[a]) * (slides[b] - slides[a]) > 0 for a, b in pairs)
     print(f"{data}: {same} of {len(pairs)} pairs in the slides' order; a random one gets {len(pairs) / 2:g} on average")

@@ -35,7 +35,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from sepcl_keras.course import notebook
-from sepcl_keras.course import verdicts
+from sepcl_keras.course import outcomes
 from sepcl_keras.views.augmentation import CONSTRAINTS
 from sepcl_keras.views.log_mel import PATCH_FRAMES, PATCH_SAMPLES, log_mel_model
 from sepcl_keras.encoder.losses import Triplet
@@ -214,17 +214,17 @@ notebook.table(quoted, dict(method="quoted only", d="d", slides="slides mAP"))
 # **Question.** The four constraints: which alone is worth most? Think of what it leaves for the encoder to find out.
 
 # %%
-results = verdicts.committed()  # data -> row -> seed -> numbers
+results = outcomes.committed()  # data -> row -> seed -> numbers
 table_5 = [*CONTROLS, "mix-mix", *(row.row for row in rows.values() if row.table == 5), MAIN_ROW]
 
-levels = {data: {name: verdicts.level(found[name]) for name in found} for data, found in results.items()}
+levels = {data: {name: outcomes.level(found[name]) for name in found} for data, found in results.items()}
 groups = {name: "control" if name in CONTROLS else name.split()[0] == "triplet" for name in table_5}
 notebook.forest(levels, table_5, "mAP, shallow classifier", groups=groups,
                 slides={name: row.slides for name, row in rows.items()})  # fmt: skip
 
 # %%
 for data, found in results.items():
-    means = {line["row"]: line["map"] for line in verdicts.table(found)}
+    means = {line["row"]: line["map"] for line in outcomes.table(found)}
     alone = {name: means[name] for name in means if name.startswith("triplet") and "joint" not in name}
     if alone:
         order = sorted(alone, key=alone.get, reverse=True)
@@ -244,7 +244,7 @@ for data, found in results.items():
 # %%
 lines = []
 for data, found in results.items():
-    shares = {line["row"]: line for line in verdicts.table(found)}
+    shares = {line["row"]: line for line in outcomes.table(found)}
     lines += [dict(data=data, row=name, map=f"{shares[name]['map_share']:.0%}", qbe=f"{shares[name]['qbe_share']:.0%}")
               for name in ("untrained encoder", "triplet joint", MAIN_ROW, f"{MAIN_ROW} d=1024")
               if name in shares and shares[name]["map_share"]]  # fmt: skip
@@ -294,7 +294,7 @@ for data, of_rows in curves.items():
 
 # %%
 judged = {
-    data: {relation.number: verdicts.judge(relation, found)[0] for relation in RELATIONS}
+    data: {relation.number: outcomes.judge(relation, found)[0] for relation in RELATIONS}
     for data, found in results.items()
 }
 notebook.table(
@@ -340,7 +340,7 @@ print("recorded:", ", ".join(recorded))
 # | hinge with a margin of 0.1 on the unit sphere | Jansen et al. 2018 | `losses.Triplet` |
 # | semi-hard negative from the batch | after Schroff et al. 2015 | `Triplet._negatives` |
 # | all four at equal odds | "joint" | `models.TripletModel`, row `triplet joint` |
-# | share of supervised | 84 % and 41 % | `verdicts.table` |
+# | share of supervised | 84 % and 41 % | `outcomes.table` |
 # | few labels | "doubles state-of-the-art" there | `evaluation.label_curve` |
 
 # %% [markdown]

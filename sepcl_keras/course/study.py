@@ -25,8 +25,8 @@ from sepcl_keras.core.backend import has_gpu, processes
 from sepcl_keras.core.files import BadInput, atomic, fingerprint
 from sepcl_keras.course.artifacts import PACKAGE
 from sepcl_keras.course.course import Course
+from sepcl_keras.course.outcomes import FOLDER, by_name, read, report
 from sepcl_keras.course.slides import plan, read_rows, training_of
-from sepcl_keras.course.verdicts import FOLDER, by_name, read, report
 from sepcl_keras.evaluation.classifiers import label_curve
 from sepcl_keras.evaluation.controls import CONTROLS
 from sepcl_keras.evaluation.intervals import map_draws

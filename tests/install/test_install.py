@@ -26,7 +26,7 @@ for path in sys.argv[1:]:
 """
 API = """
 import sepcl_keras as sk
-from sepcl_keras.course.verdicts import by_name, committed, report
+from sepcl_keras.course.outcomes import by_name, committed, report
 
 course = sk.Course("smoke")
 encoder, _ = course.encoder()
