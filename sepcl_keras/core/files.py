@@ -1,9 +1,11 @@
 """One kind of error for bad input, writes that are whole or nothing, fingerprints, progress."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
+import platform
 import sys
 import tempfile
 from pathlib import Path
@@ -27,6 +29,24 @@ def numbers(name, values, axes, dtype=np.float64):
     return values
 
 
+def whole(name, value, least=1):
+    """`value` as an int, or `BadInput` where it is no whole number from `least` on."""
+    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
+        raise BadInput(f"{name}={value!r}: expected a whole number, {least} or more.")
+    return int(value)
+
+
+def as_path(value):
+    """`value` as a `Path`, `~` taken for the home folder, or `BadInput` where it can be none."""
+    try:
+        path = Path(value).expanduser()
+        path.exists()  # a name can be too long, or lie in a folder that is closed to us
+    except (TypeError, OSError, RuntimeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise BadInput(f"{repr(value)[:80]}: expected a path of a file or folder ({reason}).") from None
+    return path
+
+
 @contextlib.contextmanager
 def writing(path, *errors):
     """Inside, what the file system refuses (no room, no right) is BadInput with the name of `path`.
@@ -44,13 +64,17 @@ def writing(path, *errors):
 def atomic(path):
     """Gives a temporary path beside `path`, moved onto it at the end; on an error `path` stays as before.
 
-    The temporary name keeps the suffix, because Keras and NumPy choose a format by it. A full disk, or a folder that
-    cannot be written, is BadInput.
+    The temporary name keeps the suffix, because Keras and NumPy choose a format by it. What a run that was killed left
+    of such files is removed. A full disk, or a folder that cannot be written, is BadInput.
     """
-    path = Path(path)
+    path = as_path(path)
+    ours = f".{path.stem}-{platform.node()}-"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
+        for left in path.parent.glob(f"{glob.escape(ours)}*{glob.escape(path.suffix)}"):
+            if not _is_running(left.name[len(ours) :].partition("-")[0]):
+                left.unlink(missing_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f"{ours}{os.getpid()}-", suffix=path.suffix, dir=path.parent)
         os.close(handle)
         # mkstemp makes private files; what the reader keeps should follow the folder's usual rights.
         mask = os.umask(0)
@@ -58,11 +82,24 @@ def atomic(path):
         try:
             os.chmod(name, 0o666 & ~mask)
             yield Path(name)
-            with open(name, "rb") as file:
+            with open(name, "r+b") as file:  # Windows wants to write where it is to empty a buffer
                 os.fsync(file.fileno())  # or the name could be on disk, after a power cut, and the content not
             os.replace(name, path)
         finally:
             Path(name).unlink(missing_ok=True)
+
+
+def _is_running(process):
+    """Whether a process of this number, in letters, is there; where that cannot be asked without harm, yes."""
+    if os.name != "posix" or not process.isdecimal():
+        return True
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
 
 
 def write_json(path, content):
