@@ -107,11 +107,15 @@ def write_json(path, content):
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
-def read_json(path):
+def read_json(path, kind=object):
+    """What a JSON file holds, or `BadInput` where it cannot be read or is not of this kind, such as `dict`."""
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
         raise BadInput(f"{path}: expected a readable JSON file ({error}).") from None
+    if not isinstance(content, kind):
+        raise BadInput(f"{path}: holds {json.dumps(content)[:40]}; expected a JSON {kind.__name__}; delete its folder.")
+    return content
 
 
 def fingerprint(definition):
