@@ -34,7 +34,7 @@ from sepcl_keras.evaluation.metrics import average_precisions
 from sepcl_keras.scenes.banks import SPLITS
 from sepcl_keras.views.stored import TRUE_SOURCES
 
-VERSION = 2  # of what a run means: raised when the code changes that, so that older numbers do not count
+VERSION = 3  # of what a run means: raised when the code changes that, so that older numbers do not count
 # Of a profile, what no run of the study depends on: sizes of the networks that are no part of it.
 NOT_DEFINING = ("name", "width", "pretraining_steps", "supervised_steps")
 

@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from sepcl_keras.core.backend import full_precision, in_double_precision
+from sepcl_keras.core.checks import check_axes, check_choice
 from sepcl_keras.core.files import BadInput
 
 PATCH_FRAMES = 96
@@ -74,8 +75,7 @@ class LogMel(keras.layers.Layer):
     def __init__(self, recipe="vggish", **kwargs):
         kwargs.setdefault("dtype", "float32")  # half precision would lose quiet bands before the logarithm
         super().__init__(**kwargs)
-        if recipe not in RECIPES:
-            raise BadInput(f"LogMel(recipe={recipe!r}): expected one of {', '.join(RECIPES)}.")
+        check_choice("LogMel: recipe", recipe, RECIPES)
         self.recipe = recipe
         self._r = RECIPES[recipe]
         self._window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self._r["window"]) / self._r["window"])
@@ -88,6 +88,7 @@ class LogMel(keras.layers.Layer):
         return 1 + (samples - self._r["window"]) // self._r["hop"]
 
     def call(self, waveforms):
+        check_axes("LogMel: waveforms", waveforms.shape, "clips", "samples")
         r = self._r
         shortest = r["window"] if self.recipe == "vggish" else r["fft"] // 2 + 1
         if waveforms.shape[-1] is not None and waveforms.shape[-1] < shortest:

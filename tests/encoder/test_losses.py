@@ -217,6 +217,18 @@ def test_similarities_and_their_gradient_are_full_products_on_a_gpu_too(loss):
     assert program.count("dot_general") == program.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") > 0
 
 
+@pytest.mark.parametrize("temperature", [0, -0.1, math.nan, math.inf, None])
+def test_a_temperature_not_above_zero_is_refused(temperature):
+    with pytest.raises(BadInput, match="NTXent: temperature=.*: expected a finite number above 0"):
+        NTXent(temperature)
+
+
+@pytest.mark.parametrize("margin", [-0.1, math.nan, math.inf, None])
+def test_a_margin_below_zero_is_refused(margin):
+    with pytest.raises(BadInput, match="Triplet: margin=.*: expected a finite number of at least 0"):
+        Triplet(margin)
+
+
 def test_shapes_that_make_no_pairs_are_refused():
     one, two, odd = (np.zeros(shape, "float32") for shape in ((1, 3), (2, 3), (2, 4)))
     for loss in (NTXent(), Triplet()):
