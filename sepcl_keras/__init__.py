@@ -28,7 +28,7 @@ _HOMES = {
     "evaluation.retrieval": ("query_by_example",),
     "separation.google": ("from_google_checkpoint", "load_google_weights"),
     "separation.metrics": ("si_snr",),
-    "separation.separate": ("separate_file",),
+    "separation.separate": ("load_separator", "separate_file"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

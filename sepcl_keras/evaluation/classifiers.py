@@ -60,6 +60,8 @@ def label_curve(train, labels, test, test_labels, counts=(1, 5, 20), seed=0):
             of all its classes, so that a class gets at least so many; the other clips are not used.
         seed: of the choices; those of smaller counts lie in those of larger ones.
     """
+    train, labels = numbers("train", train, ("clips", "d")), multi_hot("labels", labels)
+    _same("labels", len(labels), len(train), "clips")
     found = {count: [] for count in counts}
     for choice in range(LABEL_CHOICES):
         rng = np.random.default_rng((seed, choice))

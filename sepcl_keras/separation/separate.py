@@ -1,4 +1,4 @@
-"""Applying a separator: to arrays of clips, and to files of any length piece by piece."""
+"""Applying a separator: reading it from a file; to arrays of clips, and to files of any length piece by piece."""
 
 import contextlib
 import itertools
@@ -13,9 +13,16 @@ from scipy.optimize import linear_sum_assignment
 
 from sepcl_keras.core.backend import inference, processes
 from sepcl_keras.core.files import BadInput, atomic, progress, writing
+from sepcl_keras.core.saved import load_model
 from sepcl_keras.scenes import audio
+from sepcl_keras.separation.network import TDCNPlusPlus
 
 BATCH = 16  # clips that are separated at once
+
+
+def load_separator(path):
+    """The trained `TDCNPlusPlus` in a `.keras` file; nothing in the file is executed, and damage is `BadInput`."""
+    return load_model(path, TDCNPlusPlus)
 
 
 def separate(separator, mixtures):
