@@ -26,7 +26,8 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from sepcl_keras.core.backend import processes
-from sepcl_keras.core.files import BadInput, as_path, writing
+from sepcl_keras.core.checks import BadInput, path_of
+from sepcl_keras.core.files import writing
 from sepcl_keras.course.course import Course
 from sepcl_keras.scenes.banks import SPLITS
 
@@ -63,8 +64,8 @@ def parse(arguments):
 
 def plan(options, folder):
     """Checks every value before anything runs. Gives the course and the notebooks to execute."""
-    data = options.data if options.data == "made" else str(as_path(options.data).resolve())
-    course = Course(options.profile, data, options.seed, options.out and as_path(options.out).resolve())
+    data = options.data if options.data == "made" else str(path_of("DATA", options.data).resolve())
+    course = Course(options.profile, data, options.seed, options.out and path_of("OUT", options.out).resolve())
     # By their sources: a reader's own copies and solutions lie beside them.
     notebooks = [folder / f"{source.stem}.ipynb" for source in sorted((folder / "src").glob("[0-9][0-9]_*.py"))]
     numbers = [path.name[:2] for path in notebooks]

@@ -25,7 +25,7 @@ from sepcl_keras.views.log_mel import LogMel
 
 # Loaded when they are used: they need SciPy, scikit-learn or soundfile.
 _HOMES = {
-    "core.files": ("BadInput",),
+    "core.checks": ("BadInput",),
     "course.course": ("Course",),
     "course.profiles": ("PROFILES", "Profile", "get_profile"),
     "encoder.embedding": ("embed", "load_encoder"),
@@ -36,7 +36,7 @@ _HOMES = {
     "evaluation.retrieval": ("query_by_example",),
     "separation.google": ("from_google_checkpoint", "load_google_weights"),
     "separation.metrics": ("si_snr",),
-    "separation.separate": ("separate_file",),
+    "separation.separate": ("load_separator", "separate_file"),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}
 

@@ -27,8 +27,7 @@ def _seed():
     keras.utils.set_random_seed(0)
 
 
-@pytest.fixture(scope="session")
-def small_encoder():
+def _encoder_of_sounds(recipe):
     """A `CNN14` (d = 8) whose batch norms know the statistics of sounds, as after training.
 
     As initialised, so narrow a one lets little through: the embeddings of all sounds would be nearly the same, and
@@ -38,16 +37,27 @@ def small_encoder():
     from sepcl_keras.views.log_mel import LogMel
 
     keras.utils.set_random_seed(0)
-    encoder = CNN14(8, width=2)
+    encoder = CNN14(8, width=2, recipe=recipe)
     encoder.build((None, 96, 64))
     norms = [encoder.bn0, *(norm for block in encoder.blocks for norm in (block.bn1, block.bn2))]
     for norm in norms:
         norm.momentum = 0.0  # one batch is all they remember
     level = np.geomspace(1e-3, 1, 16)[:, None]
-    encoder(LogMel()((level * np.random.default_rng(1).standard_normal((16, 15_600))).astype("float32")), training=True)
+    sounds = (level * np.random.default_rng(1).standard_normal((16, 15_600))).astype("float32")
+    encoder(LogMel(recipe)(sounds), training=True)
     for norm in norms:
         norm.momentum = 0.9
     return encoder
+
+
+@pytest.fixture(scope="session")
+def small_encoder():
+    return _encoder_of_sounds("vggish")
+
+
+@pytest.fixture(scope="session")
+def panns_encoder():
+    return _encoder_of_sounds("panns")
 
 
 @pytest.fixture(scope="session")

@@ -16,13 +16,13 @@ import numpy as np
 from keras import ops
 
 from sepcl_keras.core.files import write_json
+from sepcl_keras.core.saved import save_model
 from sepcl_keras.course.profiles import PROFILES
 from sepcl_keras.encoder import recipe
 from sepcl_keras.encoder.objectives import ContrastiveModel
 from sepcl_keras.encoder.recipe import pretrain
 from sepcl_keras.separation.network import TDCNPlusPlus
 from sepcl_keras.separation.recipe import train_separator
-from sepcl_keras.training.checkpoint import save_model
 from sepcl_keras.training.loop import Batches
 
 SEPARATOR = dict(num_basis=32, frame_length=32, frame_step=16, bottleneck=8, hidden=8, dilations=(1, 2), repeats=1)

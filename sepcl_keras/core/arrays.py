@@ -11,7 +11,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from sepcl_keras.core.files import BadInput, read_json, write_json, writing
+from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.files import read_json, write_json, writing
 from sepcl_keras.core.folders import PROGRESS, Sparing
 
 CHECKSUMS = "checksums.json"
@@ -79,11 +80,11 @@ class GrowingArrays:
         """Gives the arrays, now whole, their names, and keeps a checksum of each in `checksums.json`."""
         self.close()
         with writing(self.folder):
-            sums = {path.with_suffix(".npy").name: checksum(path) for path in self.parts if path.exists()}
-            if sums:
+            if all(path.exists() for path in self.parts):  # else some got their names before a stop, and sums were kept
+                sums = {path.with_suffix(".npy").name: checksum(path) for path in self.parts}
                 write_json(self.folder / CHECKSUMS, sums)
             for path in self.parts:
-                if path.exists():  # else it got its name before a stop
+                if path.exists():
                     os.replace(path, path.with_suffix(".npy"))
 
 

@@ -1,4 +1,4 @@
-"""One kind of error for bad input, writes that are whole or nothing, fingerprints, progress."""
+"""Writes that are whole or nothing, JSON, fingerprints, progress."""
 
 import contextlib
 import glob
@@ -10,41 +10,9 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from tqdm import tqdm
 
-
-class BadInput(ValueError):
-    """Something the reader gave cannot be used; the message is one sentence with its name and what was expected."""
-
-
-def numbers(name, values, axes, dtype=np.float64):
-    """`values` as a finite array with the named `axes`, none of them empty, or `BadInput`."""
-    values = np.asarray(values)
-    if values.ndim != len(axes) or 0 in values.shape:
-        raise BadInput(f"{name} of shape {values.shape}: expected ({', '.join(axes)}), none of them empty.")
-    values = values.astype(dtype, copy=False)
-    if not np.isfinite(values).all():
-        raise BadInput(f"{name} with NaN or infinity: expected finite numbers only.")
-    return values
-
-
-def whole(name, value, least=1):
-    """`value` as an int, or `BadInput` where it is no whole number from `least` on."""
-    if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-        raise BadInput(f"{name}={value!r}: expected a whole number, {least} or more.")
-    return int(value)
-
-
-def as_path(value):
-    """`value` as a `Path`, `~` taken for the home folder, or `BadInput` where it can be none."""
-    try:
-        path = Path(value).expanduser()
-        path.exists()  # a name can be too long, or lie in a folder that is closed to us
-    except (TypeError, OSError, RuntimeError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise BadInput(f"{repr(value)[:80]}: expected a path of a file or folder ({reason}).") from None
-    return path
+from sepcl_keras.core.checks import BadInput, path_of
 
 
 @contextlib.contextmanager
@@ -67,8 +35,8 @@ def atomic(path):
     The temporary name keeps the suffix, because Keras and NumPy choose a format by it. What a run that was killed left
     of such files is removed. A full disk, or a folder that cannot be written, is BadInput.
     """
-    path = as_path(path)
-    ours = f".{path.stem}-{platform.node()}-"
+    path = path_of("path", path)
+    ours = f".{path.stem[:40]}-{platform.node()}-"
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         for left in path.parent.glob(f"{glob.escape(ours)}*{glob.escape(path.suffix)}"):

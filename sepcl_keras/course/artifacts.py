@@ -11,7 +11,8 @@ from pathlib import Path
 
 import keras
 
-from sepcl_keras.core.files import BadInput, as_path, fingerprint, read_json, write_json
+from sepcl_keras.core.checks import BadInput, path_of
+from sepcl_keras.core.files import fingerprint, read_json, write_json
 from sepcl_keras.core.folders import atomic_folder
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -20,7 +21,7 @@ CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else 
 
 def artifacts_folder(out=None):
     """The folder of all artifacts: `out`, else `artifacts` in the checkout, or in the current folder without one."""
-    return as_path(out) if out else (CHECKOUT or Path.cwd()) / "artifacts"
+    return path_of("OUT", out) if out else (CHECKOUT or Path.cwd()) / "artifacts"
 
 
 def shown(path):

@@ -6,11 +6,11 @@ Everything lives in `artifacts/<profile>/<data>/seed<k>/`.
 import dataclasses
 import json
 
-import keras
-
 from sepcl_keras.core.arrays import StoredArray
 from sepcl_keras.core.backend import advice, keep_memory, make_repeatable, start_xla, use_all_devices
-from sepcl_keras.core.files import BadInput, fingerprint, read_json, write_json
+from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.files import fingerprint, read_json, write_json
+from sepcl_keras.core.saved import save_model
 from sepcl_keras.course.artifacts import Artifacts, artifacts_folder, code, running
 from sepcl_keras.course.profiles import get_profile
 from sepcl_keras.course.slides import MAIN_ROW, Row, read_rows
@@ -24,7 +24,7 @@ from sepcl_keras.scenes.banks import SPLITS, open_bank
 from sepcl_keras.scenes.mixing import Scenes
 from sepcl_keras.separation.metrics import evaluate_separation
 from sepcl_keras.separation.recipe import train_separator
-from sepcl_keras.training.checkpoint import save_model
+from sepcl_keras.separation.separate import load_separator
 from sepcl_keras.views.pairs import ViewPairs
 from sepcl_keras.views.stored import TRUE_SOURCES, Views, write_log_mel, write_source_views, write_views
 
@@ -111,7 +111,7 @@ class Course(Artifacts):
             return train_separator(self.scenes["train"].mixtures(), self.profile, self.seed, folder)
 
         def load(folder):
-            return {name: keras.saving.load_model(folder / f"{name}.keras") for name in self.profile.snapshot_steps}
+            return {name: load_separator(folder / f"{name}.keras") for name in self.profile.snapshot_steps}
 
         return self.load_or_train("separator", self._separator_definition(), make, load)
 

@@ -9,7 +9,7 @@ import numpy as np
 from IPython import get_ipython
 from IPython.display import HTML, Audio, Markdown, display
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.course.course import Course
 from sepcl_keras.views.log_mel import LogMel
 

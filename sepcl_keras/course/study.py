@@ -22,7 +22,8 @@ import keras
 import numpy as np
 
 from sepcl_keras.core.backend import has_gpu, processes
-from sepcl_keras.core.files import BadInput, atomic, fingerprint
+from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.files import atomic, fingerprint
 from sepcl_keras.course.artifacts import PACKAGE
 from sepcl_keras.course.course import Course
 from sepcl_keras.course.outcomes import FOLDER, by_name, read, report

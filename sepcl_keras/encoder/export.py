@@ -5,18 +5,18 @@ The ONNX graph is written out here. The converters that Keras calls end in the s
 """
 
 import importlib.util
-from pathlib import Path
 
 import keras
 import numpy as np
 
-from sepcl_keras.core.files import BadInput, atomic
+from sepcl_keras.core.checks import BadInput, one_of, path_of
+from sepcl_keras.core.files import atomic
 from sepcl_keras.core.folders import atomic_folder
-from sepcl_keras.encoder.network import CNN14
-from sepcl_keras.views.log_mel import MEL_BANDS, PATCH_FRAMES, PATCH_SAMPLES, RECIPES, LogMel, mel_matrix
+from sepcl_keras.encoder.embedding import in_float32
+from sepcl_keras.views.log_mel import LOG_OFFSET, MEL_BANDS, PATCH_SAMPLES, RECIPES, LogMel, mel_matrix
 
 PACKAGES = {"onnx": "onnx", "saved_model": "tensorflow"}  # that write the format
-SHAPES = {"waveforms": (PATCH_SAMPLES,), "log_mel": (PATCH_FRAMES, MEL_BANDS)}  # of one clip
+INPUTS = ("waveforms", "log_mel")
 OPSET, IR = 17, 8  # of 2022: what reads ONNX today reads these
 
 
@@ -24,22 +24,19 @@ def export_encoder(encoder, path, format="onnx", inputs="waveforms"):
     """Writes an encoder as something that runs without Keras; one input, one output h, any number of clips at once.
 
     Args:
-        encoder: a `CNN14`; it is written in float32, whatever its precision.
+        encoder: a `CNN14`, built if it is not; it is written in float32, whatever its precision.
         path: a file for ONNX, a folder for a SavedModel, whose function is `serve`. Nothing may be there yet.
         format: `"onnx"`, which needs the package onnx, or `"saved_model"`, which needs Keras to run on TensorFlow (a
             `.keras` file is the same on all backends, so any encoder can be taken there).
-        inputs: name and kind of the input, `"waveforms"` (clips, 15,600), 16 kHz, or `"log_mel"` (clips, 96, 64), as
-            `LogMel` gives it. The output, h (clips, d), is what `embed` gives for one window.
+        inputs: name and kind of the input, `"waveforms"` (clips, 15,600), 16 kHz, or `"log_mel"`, what `LogMel` of the
+            encoder's recipe makes of these: (clips, 96, 64), or 98 frames of `"panns"`. The output, h (clips, d), is
+            what `embed` gives for one window.
 
     Raises `BadInput` for another format, a package or backend that is not there, and a path that is taken or cannot be
     written. The path appears when all is written.
     """
-    path, backend = Path(path), keras.backend.backend()
-    if not isinstance(encoder, CNN14):
-        raise BadInput(f"export_encoder: an encoder of type {type(encoder).__name__}; expected a CNN14.")
-    for name, value, known in (("format", format, PACKAGES), ("inputs", inputs, SHAPES)):
-        if value not in known:
-            raise BadInput(f"export_encoder: {name}={value!r}; expected one of {', '.join(known)}.")
+    path, backend = path_of("path", path), keras.backend.backend()
+    one_of("format", format, PACKAGES), one_of("inputs", inputs, INPUTS)
     if format == "saved_model" and backend != "tensorflow":
         raise BadInput(
             f"export_encoder: a saved_model, but Keras runs on {backend}; expected KERAS_BACKEND=tensorflow."
@@ -48,6 +45,7 @@ def export_encoder(encoder, path, format="onnx", inputs="waveforms"):
         raise BadInput(f"export_encoder: {format} needs the package {PACKAGES[format]}; expected it installed.")
     if path.exists():
         raise BadInput(f"{path}: expected a path where nothing is yet.")
+    encoder = in_float32(encoder)
     if format == "onnx":
         model = _onnx_model(encoder, inputs)
         with atomic(path) as temporary:
@@ -57,19 +55,21 @@ def export_encoder(encoder, path, format="onnx", inputs="waveforms"):
             _save_model(encoder, inputs, folder, path)
 
 
+def _shape(encoder, inputs):
+    """Of one clip's input."""
+    return (PATCH_SAMPLES,) if inputs == "waveforms" else (LogMel(encoder.recipe).frames(PATCH_SAMPLES), MEL_BANDS)
+
+
 def _save_model(encoder, inputs, folder, path):
     """Not by Keras' own export, which writes every weight twice."""
     import tensorflow as tf
 
-    twin = CNN14(encoder.embedding_dim, encoder.width, dtype="float32")
-    twin.build((None, *SHAPES["log_mel"]))
-    twin.set_weights(encoder.get_weights())
-    log_mel = LogMel()
+    log_mel = LogMel(encoder.recipe)
     module = tf.Module()
-    module.weights = [weight.value for weight in twin.weights]
+    module.weights = [weight.value for weight in encoder.weights]
     module.serve = tf.function(
-        lambda x: twin(log_mel(x) if inputs == "waveforms" else x, training=False),
-        input_signature=[tf.TensorSpec((None, *SHAPES[inputs]), "float32", inputs)],
+        lambda x: encoder(log_mel(x) if inputs == "waveforms" else x, training=False),
+        input_signature=[tf.TensorSpec((None, *_shape(encoder, inputs)), "float32", inputs)],
     )
     try:
         tf.saved_model.save(module, str(folder), signatures={"serving_default": module.serve})
@@ -82,7 +82,7 @@ class _Graph:
     """Nodes one after another: each takes the output of the one before, and arrays that are kept in the file."""
 
     def __init__(self, inputs):
-        self.nodes, self.arrays, self.last = [], [], inputs
+        self.nodes, self.arrays, self.last, self.number = [], [], inputs, "float32"
 
     def add(self, kind, *arrays, data=None, outputs=1, **attributes):
         """Adds a node of this kind; returns the name, or names, of what it gives."""
@@ -91,7 +91,7 @@ class _Graph:
         names = [f"array{len(self.arrays) + index}" for index in range(len(arrays))]
         for name, array in zip(names, arrays, strict=True):
             array = np.asarray(array)
-            array = array if array.dtype.kind == "i" else array.astype("float32")
+            array = array if array.dtype.kind == "i" else array.astype(self.number)
             self.arrays.append(onnx.numpy_helper.from_array(array, name))
         found = [f"{kind}{len(self.nodes)}_{index}" for index in range(outputs)]
         self.nodes.append(onnx.helper.make_node(kind, [*(data or [self.last]), *names], found, **attributes))
@@ -105,7 +105,7 @@ def _onnx_model(encoder, inputs):
 
     graph = _Graph(inputs)
     if inputs == "waveforms":
-        _add_log_mel(graph)
+        _add_log_mel(graph, encoder.recipe)
     scale, shift = _scale_and_shift(encoder.bn0)
     graph.add("Mul", scale)
     graph.add("Add", shift)
@@ -126,7 +126,7 @@ def _onnx_model(encoder, inputs):
     graph.add("Add", _array(encoder.bottleneck.bias))
     graph.nodes[-1].output[0] = "h"
     info = onnx.helper.make_tensor_value_info
-    given = info(inputs, onnx.TensorProto.FLOAT, ["clips", *SHAPES[inputs]])
+    given = info(inputs, onnx.TensorProto.FLOAT, ["clips", *_shape(encoder, inputs)])
     h = info("h", onnx.TensorProto.FLOAT, ["clips", encoder.embedding_dim])
     return onnx.helper.make_model(
         onnx.helper.make_graph(graph.nodes, "CNN14", [given], [h], graph.arrays),
@@ -134,23 +134,32 @@ def _onnx_model(encoder, inputs):
     )  # fmt: skip
 
 
-def _add_log_mel(graph):
-    """The recipe `"vggish"`; its Fourier transform is a convolution with cosines and sines in Hann windows."""
-    r = RECIPES["vggish"]
+def _add_log_mel(graph, recipe):
+    """As `LogMel` has it, in double precision; the Fourier transform is a product with cosines and sines."""
+    import onnx
+
+    r, panns = RECIPES[recipe], recipe == "panns"
+    # Which sample is where in which frame, (frames, window): those of PANNs are centred, and reflected at the ends.
+    samples = np.pad(np.arange(PATCH_SAMPLES), r["fft"] // 2 if panns else 0, mode="reflect")
+    graph.add("Gather", np.lib.stride_tricks.sliding_window_view(samples, r["window"])[:: r["hop"]], axis=1)
+    graph.number = "float64"
+    graph.add("Cast", to=onnx.TensorProto.DOUBLE)
     time = np.arange(r["window"])
-    turns = np.outer(np.arange(r["fft"] // 2 + 1), time) / r["fft"]
-    waves = np.concatenate([np.cos(2 * np.pi * turns), np.sin(2 * np.pi * turns)])
-    waves *= 0.5 - 0.5 * np.cos(2 * np.pi * time / r["window"])
-    graph.add("Unsqueeze", np.array([1]))
-    graph.add("Conv", waves[:, None], strides=[r["hop"]])  # (clips, 2 × bins, frames)
-    real, imaginary = graph.add("Split", outputs=2, axis=1)
+    turns = 2 * np.pi * np.outer(time, np.arange(r["fft"] // 2 + 1)) / r["fft"]
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * time / r["window"])
+    graph.add("MatMul", hann[:, None] * np.concatenate([np.cos(turns), np.sin(turns)], axis=1))
+    real, imaginary = graph.add("Split", outputs=2, axis=2)
     squares = [graph.add("Mul", data=[part, part]) for part in (real, imaginary)]
     graph.add("Add", data=squares)
-    graph.add("Sqrt")
-    graph.add("Transpose", perm=[0, 2, 1])
-    graph.add("MatMul", mel_matrix())
-    graph.add("Add", np.array(0.01))
+    if not panns:
+        graph.add("Sqrt")
+    graph.add("MatMul", mel_matrix(recipe))
+    graph.add(*(("Max", 1e-10) if panns else ("Add", LOG_OFFSET)))
     graph.add("Log")
+    if panns:
+        graph.add("Mul", 10 / np.log(10))
+    graph.add("Cast", to=onnx.TensorProto.FLOAT)
+    graph.number = "float32"
 
 
 def _scale_and_shift(norm):

@@ -12,8 +12,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from sepcl_keras.core.files import BadInput, numbers
-from sepcl_keras.encoder.embedding import embed, load_encoder
+from sepcl_keras.core.checks import BadInput, numbers
+from sepcl_keras.encoder.embedding import embed, in_float32, load_encoder
 from sepcl_keras.views.log_mel import HOP, PATCH_SAMPLES
 
 SAMPLE_RATE = 16_000
@@ -45,7 +45,7 @@ def load_model(model_file_path=""):
         )
     if not model_file_path:
         raise BadInput("hear.load_model: no encoder has been published yet; expected the path of one you trained.")
-    return Model(load_encoder(model_file_path))
+    return Model(in_float32(load_encoder(model_file_path)))
 
 
 def get_scene_embeddings(audio, model):
@@ -81,7 +81,8 @@ def _received(audio, model):
         raise BadInput(f"model of type {type(model).__name__}: expected the one that hear.load_model gives.")
     device = contextlib.nullcontext()
     if keras.backend.backend() == "torch":
-        device = keras.device(str(audio.device))
-        model.to(audio.device)
+        place = str(getattr(audio, "device", "cpu"))
+        device = keras.device(place)
+        model.to(place)
     audio = ops.convert_to_numpy(audio)
     return numbers("audio", audio, ("sounds", "samples"), audio.dtype), device  # `embed` refuses integers

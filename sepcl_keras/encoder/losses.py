@@ -4,8 +4,7 @@ import keras
 from keras import ops
 
 from sepcl_keras.core.backend import full_precision
-from sepcl_keras.core.checks import check_number
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput, check_number
 
 
 def unit_rows(*arrays):

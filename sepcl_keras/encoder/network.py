@@ -4,11 +4,10 @@ import keras
 from keras import ops
 
 from sepcl_keras.core.backend import fused_batch_norm
-from sepcl_keras.core.checks import check_axes, check_number
+from sepcl_keras.core.checks import BadInput, check_axes, check_number, one_of
 from sepcl_keras.core.dense import Dense
-from sepcl_keras.core.files import BadInput
 from sepcl_keras.encoder import kernels
-from sepcl_keras.views.log_mel import MEL_BANDS, PATCH_FRAMES
+from sepcl_keras.views.log_mel import MEL_BANDS, PATCH_FRAMES, RECIPES
 
 
 @keras.saving.register_keras_serializable(package="sepcl_keras")
@@ -87,15 +86,17 @@ class CNN14(keras.Model):
     Args:
         embedding_dim: d, 128 in the paper (and 1,024).
         width: filters of the first block; 64 is the paper's, the last block has 32 times as many.
+        recipe: of the log-mel it takes, a name of `LogMel`'s; nothing is computed by it here, but `embed` and exports
+            make their log-mel so. Files of before it was kept are of `"vggish"`.
 
     Source: Kong et al. 2020, `Cnn14_16k`; the slides for the bottleneck.
     """
 
-    def __init__(self, embedding_dim=128, width=64, **kwargs):
+    def __init__(self, embedding_dim=128, width=64, recipe="vggish", **kwargs):
         super().__init__(**kwargs)
         check_number("CNN14: embedding_dim", embedding_dim, least=1, whole=True)
         check_number("CNN14: width", width, least=1, whole=True)
-        self.embedding_dim, self.width = embedding_dim, width
+        self.embedding_dim, self.width, self.recipe = embedding_dim, width, one_of("recipe", recipe, RECIPES)
         inner = dict(dtype=self.dtype_policy)
         self.bn0 = BatchNorm(name="bn0", **inner)  # one mean and variance a mel band
         self.blocks = [
@@ -127,4 +128,5 @@ class CNN14(keras.Model):
         return (input_shape[0], self.embedding_dim)
 
     def get_config(self):
-        return super().get_config() | {"embedding_dim": self.embedding_dim, "width": self.width}
+        own = {"embedding_dim": self.embedding_dim, "width": self.width, "recipe": self.recipe}
+        return super().get_config() | own

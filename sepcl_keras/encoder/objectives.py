@@ -5,9 +5,8 @@ import math
 import keras
 from keras import ops
 
-from sepcl_keras.core.checks import check_alike, check_choice, check_number
+from sepcl_keras.core.checks import BadInput, check_alike, check_number, one_of
 from sepcl_keras.core.draws import stream
-from sepcl_keras.core.files import BadInput
 from sepcl_keras.encoder.heads import CoincidenceHead, SimilarityHead
 from sepcl_keras.encoder.losses import Coincidence, NTXent, Triplet
 from sepcl_keras.training.step import TensorFlowStep
@@ -91,7 +90,7 @@ class ContrastiveModel(TensorFlowStep, keras.Model):
         self, encoder, similarity=1.0, coincidence=1.0, temperature=0.2, augmentation=None, augmented="both", **kwargs
     ):
         super().__init__(**kwargs)
-        check_choice("augmented", augmented, AUGMENTED)
+        one_of("augmented", augmented, AUGMENTED)
         check_number("similarity", similarity, least=0)
         check_number("coincidence", coincidence, least=0)
         if not similarity and not coincidence:

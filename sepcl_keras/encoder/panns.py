@@ -1,17 +1,19 @@
-"""PANNs → `CNN14`: the names in its state dicts, and reading its published checkpoints."""
+"""PANNs → `CNN14`: the names in its state dicts, and reading its checkpoints."""
 
 import warnings
-from pathlib import Path
 
 import numpy as np
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput, path_of
+from sepcl_keras.core.weights import assign
 from sepcl_keras.encoder.network import CNN14
 from sepcl_keras.views.log_mel import MEL_BANDS, mel_matrix
 
+FC1 = 2048  # PANNs' own d
 
-def _variables(encoder):
-    """PANNs' name → our variable and the axes of PyTorch's array in its order."""
+
+def _places(encoder, size):
+    """PANNs' name → our variable and the axes of PyTorch's array in its order; with `fc1` where its size is d."""
     names = {}
 
     def batch_norm(name, layer):
@@ -23,61 +25,73 @@ def _variables(encoder):
         for number, convolution, norm in ((1, block.conv1, block.bn1), (2, block.conv2, block.bn2)):
             names[f"{block.name}.conv{number}.weight"] = convolution.kernel, (2, 3, 1, 0)
             batch_norm(f"{block.name}.bn{number}", norm)
-    if encoder.embedding_dim == 2048:
+    if encoder.embedding_dim == size:
         names["fc1.weight"] = encoder.bottleneck.kernel, (1, 0)
         names["fc1.bias"] = encoder.bottleneck.bias, (0,)
     return names
 
 
-def _assign(encoder, weights, title):
-    if not encoder.built:
-        encoder.build((None, None, MEL_BANDS))
-    arrays = []
-    for name, (variable, axes) in _variables(encoder).items():
-        if name not in weights:
-            raise BadInput(f"{title}: {name} is missing; the encoder expects it.")
-        array = np.asarray(weights[name])
-        expected = tuple(variable.shape[axes.index(axis)] for axis in range(len(axes)))
-        if array.shape != expected:
-            raise BadInput(f"{title}: {name} has shape {array.shape}; expected {expected}.")
-        arrays.append((variable, array.transpose(axes)))
-    for variable, array in arrays:
-        variable.assign(array)
+def _own(title, weights):
+    """The weights without what a wrapper put before their names, such as `module.` or `base.`; others are left out."""
+    prefixes = {name[: -len("bn0.weight")] for name in weights if f".{name}".endswith(".bn0.weight")}
+    if len(prefixes) > 1:
+        raise BadInput(
+            f"{title}: {' and '.join(sorted(map(repr, prefixes)))} lead to a bn0.weight; expected one CNN14."
+        )
+    prefix = "".join(prefixes)
+    return {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
+
+
+def _size(weights):
+    """The rows of `fc1`, and where it is left out those that PANNs' own has."""
+    return next(iter(np.shape(weights.get("fc1.weight", range(FC1)))), None)
 
 
 def load_panns_weights(encoder, weights):
     """Sets a `CNN14` of width 64 from arrays named as in PANNs' state dict.
 
-    With `embedding_dim=2048` the bottleneck becomes `fc1`; else it stays as initialised. Other names, `fc_audioset` for
-    instance, are ignored. A name that is missing or does not fit is refused before anything is set.
+    Where d is the size of its `fc1`, the bottleneck becomes that; else it stays as initialised. Other names,
+    `fc_audioset` for instance, are ignored. A name that is missing or does not fit is refused before anything is set.
+    From then on the encoder's recipe is `"panns"`.
 
     Args:
         encoder: the network, built or not.
-        weights: dict from name, such as `"conv_block1.conv1.weight"`, to array in PyTorch's layout.
+        weights: dict from name, such as `"conv_block1.conv1.weight"`, to array in PyTorch's layout. All names may
+            have the same beginning, as wrappers give them: `"module.base.conv_block1.conv1.weight"`.
     """
-    _assign(encoder, weights, "load_panns_weights")
+    _assign("load_panns_weights", encoder, _own("load_panns_weights", weights))
 
 
-def from_panns_checkpoint(path, embedding_dim=2048):
-    """The `CNN14` whose weights a published checkpoint of PANNs holds, `Cnn14_16k_mAP=0.438.pth` for instance.
+def _assign(title, encoder, weights):
+    if not encoder.built:
+        encoder.build((None, None, MEL_BANDS))
+    assign(title, _places(encoder, _size(weights)), weights)
+    encoder.recipe = "panns"
 
-    Its front-end and its classifier are left out. `LogMel("panns")` is what `Cnn14_16k` was trained on. The 32 kHz
-    `Cnn14` is the same network with the same names and as many frames a second, but its mel bands end at 14,000 Hz: it
-    is read too, with a warning, because on our log-mel its embeddings are not what its authors measured. Needs torch to
-    read the file, not to run the encoder; nothing in the file is executed.
+
+def from_panns_checkpoint(path, embedding_dim=None):
+    """The `CNN14` whose weights a checkpoint of PANNs holds, `Cnn14_16k_mAP=0.438.pth` for instance.
+
+    Its front-end and its classifier are left out. The encoder's recipe is `"panns"`, what `Cnn14_16k` was trained on.
+    The 32 kHz `Cnn14`, and its variants with an embedding of 512, 128 or 32, are the same network with the same names
+    and as many frames a second, but their mel bands end at 14,000 Hz: they are read too, with a warning, because on our
+    log-mel their embeddings are not what their authors measured. Needs torch to read the file, not to run the encoder;
+    nothing in the file is executed.
 
     Args:
         path: the .pth file.
-        embedding_dim: d; with 2,048 the bottleneck is PANNs' `fc1` (before its ReLU), else it is new.
+        embedding_dim: d. By default, and where it is the size of the file's `fc1`, the bottleneck is that (before its
+            ReLU); else it is new.
 
     Raises `BadInput` where torch is missing, for a file that is no such checkpoint, and for the first array that does
     not fit.
 
     Source: https://github.com/qiuqiangkong/audioset_tagging_cnn and the files it points to.
     """
-    weights = _read(Path(path))
-    encoder = CNN14(embedding_dim)
-    _assign(encoder, weights, path)
+    path = path_of("path", path)
+    weights = _own(path, _read(path))
+    encoder = CNN14(_size(weights) if embedding_dim is None else embedding_dim, recipe="panns")
+    _assign(path, encoder, weights)
     mel, ours = weights.get("logmel_extractor.melW"), mel_matrix("panns")
     if mel is not None and (mel.shape != ours.shape or not np.allclose(mel, ours, atol=1e-5)):
         warnings.warn(f"{path}: trained on another log-mel than LogMel('panns') makes.", stacklevel=2)
@@ -100,7 +114,7 @@ def _read(path):
     try:
         with torch.serialization.safe_globals(arrays):
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        weights = checkpoint.get("model", checkpoint)
+        weights = checkpoint.get("model", checkpoint.get("state_dict", checkpoint))  # PANNs' and Lightning's names
         return {name: value.float().numpy() for name, value in weights.items() if isinstance(value, torch.Tensor)}
     except Exception as error:  # whatever a damaged or foreign file makes of the reader
         kind = type(error).__name__

@@ -3,7 +3,7 @@
 import keras
 
 from sepcl_keras.core.backend import make_repeatable
-from sepcl_keras.core.checks import check_choice
+from sepcl_keras.core.checks import one_of
 from sepcl_keras.core.dense import Dense
 from sepcl_keras.core.draws import stream
 from sepcl_keras.encoder.network import CNN14
@@ -44,7 +44,7 @@ def pretrain(
         model = TripletModel(encoder, constraints, seed=seed)
     else:
         if augmentation is not None:
-            check_choice("augmentation", augmentation, AUGMENTATIONS)
+            one_of("augmentation", augmentation, AUGMENTATIONS)
         layer = AUGMENTATIONS[augmentation](seed) if augmentation else None
         model = ContrastiveModel(encoder, similarity, coincidence, augmentation=layer)
         definition |= {"similarity": similarity, "coincidence": coincidence, "augmentation": augmentation}

@@ -6,8 +6,8 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from sepcl_keras.core.backend import number_of_devices
+from sepcl_keras.core.checks import BadInput, numbers
 from sepcl_keras.core.draws import generator
-from sepcl_keras.core.files import BadInput, numbers
 from sepcl_keras.evaluation.metrics import mean_average_precision, multi_hot
 
 BATCH = 512  # windows in training
@@ -61,6 +61,8 @@ def label_curve(train, labels, test, test_labels, counts=(1, 5, 20), seed=0):
             of all its classes, so that a class gets at least so many; the other clips are not used.
         seed: of the choices; those of smaller counts lie in those of larger ones.
     """
+    train, labels = numbers("train", train, ("clips", "d")), multi_hot("labels", labels)
+    _same("labels", len(labels), len(train), "clips")
     found = {count: [] for count in counts}
     for choice in range(LABEL_CHOICES):
         rng = generator(seed, "label curve", choice)

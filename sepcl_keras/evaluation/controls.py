@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.core.draws import generator
-from sepcl_keras.core.files import BadInput
 from sepcl_keras.views.log_mel import PATCH_FRAMES, windows
 
 

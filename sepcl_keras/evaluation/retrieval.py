@@ -3,8 +3,8 @@
 import numpy as np
 from sklearn.metrics import average_precision_score
 
+from sepcl_keras.core.checks import BadInput, numbers
 from sepcl_keras.core.draws import generator
-from sepcl_keras.core.files import BadInput, numbers
 from sepcl_keras.evaluation.metrics import multi_hot
 
 

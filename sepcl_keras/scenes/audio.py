@@ -7,7 +7,8 @@ import numpy as np
 import soundfile
 import soxr
 
-from sepcl_keras.core.files import BadInput, as_path, atomic, whole, writing
+from sepcl_keras.core.checks import BadInput, check_number, path_of
+from sepcl_keras.core.files import atomic, writing
 from sepcl_keras.scenes import headers
 
 SHORTEST = 0.1  # seconds of sound below which a file is refused
@@ -59,7 +60,8 @@ def blocks(path, sample_rate=16_000):
     which only a part would be read; of what lies within the file, when it gets there. Warns of samples far outside of
     [-1, 1].
     """
-    sample_rate, samples, peak = whole("sample_rate", sample_rate), 0, 0.0
+    check_number("sample_rate", sample_rate, least=1, whole=True)
+    samples, peak = 0, 0.0
     with _opened(path) as file:
         resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")
         for channels in _seconds(path, file):
@@ -145,7 +147,7 @@ def _decoded(path, reader):
 
 def _opened(path):
     """The file, opened to be read straight on, with the `seconds` it lasts, None where they are not known."""
-    path = as_path(path)
+    path = path_of("path", path)
     if not path.is_file():
         raise BadInput(f"{path}: expected a sound file, but there is none.")
     file = _decoded(path, lambda: _Straight(str(path)))
@@ -168,7 +170,7 @@ def _check(path, file):
             there = headers.mp3_samples(data)
             file.seconds = there / file.samplerate
         # An encoder's delay and padding are left out: up to three frames.
-        if there > file.frames + 4 * 1152 or (file.format == "OGG" and headers.ogg_is_chained(data)):
+        if there > file.frames + 4 * 1152 or headers.is_chained(data, file.format):
             raise BadInput(
                 f"{path}: more sound is there than its beginning says, as where files were written one after the "
                 "other; expected one stream (`ffmpeg -i FILE out.wav` makes one)."

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sepcl_keras.core.files import BadInput, as_path, fingerprint
+from sepcl_keras.core.checks import BadInput, path_of
+from sepcl_keras.core.files import fingerprint
 from sepcl_keras.scenes import audio, made_sounds
 
 SPLITS = ("train", "validation", "test")
@@ -89,14 +90,14 @@ class Esc50Bank(Bank):
     """
 
     def __init__(self, folder, sample_rate=16_000):
-        folder = as_path(folder)
+        folder = path_of("path", folder)
         table, self._folder = folder / "meta" / "esc50.csv", folder / "audio"
         for path in (folder, table, self._folder):
-            if not as_path(path).exists():
+            if not path_of("path", path).exists():
                 raise BadInput(f"{path}: expected a folder with meta/esc50.csv and audio/, but this is not there.")
         rows = _read_recordings(table)
         for filename in rows:
-            if not (self._folder / filename).is_file():
+            if not path_of("path", self._folder / filename).is_file():
                 raise BadInput(f"{self._folder / filename}: expected a sound file, as {table} says, but there is none.")
         classes = sorted({label for label, _, _ in rows.values()})
         places = _read_places(TABLES / "esc10.csv")
@@ -118,7 +119,7 @@ def open_bank(data, profile):
     """The bank that `data` names: "made", or a folder in the layout of ESC-50; anything else raises `BadInput`."""
     if data == "made":
         return MadeBank(profile.events_per_class, profile.sample_rate)
-    folder = as_path(data)
+    folder = path_of("DATA", data)
     if not folder.is_dir():
         raise BadInput(f'DATA={str(data)!r}: expected "made" or a folder with meta/esc50.csv and audio/ as in ESC-50.')
     return Esc50Bank(folder, profile.sample_rate)
@@ -228,5 +229,6 @@ def _split_anew(rows, folds):
         recordings = sorted((r for r in label_of if label_of[r] == label), key=lambda r: (zlib.crc32(r.encode()), r))
         share = max(1, round(len(recordings) / folds))
         for index, recording in enumerate(recordings):
-            split_of[recording] = "test" if index < share else "validation" if index < 2 * share else "train"
+            # The first goes to training, so that a class of one recording is learned at all.
+            split_of[recording] = "test" if 0 < index <= share else "validation" if 0 < index <= 2 * share else "train"
     return split_of

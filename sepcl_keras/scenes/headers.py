@@ -58,10 +58,12 @@ def mp3_samples(data):
     return samples
 
 
-def ogg_is_chained(data):
-    """Whether another Ogg stream begins after the first has."""
+def is_chained(data, container):
+    """Whether another Ogg stream or FLAC begins after the first."""
+    if container == "FLAC":  # its mark, and the head of the block that must follow
+        return any(data.find(b"fLaC" + head, 4) > 0 for head in (b"\0\0\0\x22", b"\x80\0\0\x22"))
     at, begun = 0, False
-    while data[at : at + 4] == b"OggS" and at + 27 <= len(data):
+    while container == "OGG" and data[at : at + 4] == b"OggS" and at + 27 <= len(data):
         first = data[at + 5] & 2
         if first and begun:
             return True

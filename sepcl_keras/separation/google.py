@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput, path_of
+from sepcl_keras.core.weights import assign
 from sepcl_keras.separation.network import TDCNPlusPlus
 
 DILATIONS_OF_A_REPEAT = 8  # in the release
@@ -47,27 +48,6 @@ def _variables(separator):
     return names
 
 
-def _without_ones(shape):
-    return [size for size in shape if size != 1]
-
-
-def _misfit(separator, weights):
-    """What keeps `weights` from being the separator's: a sentence's end that names the first variable, or None."""
-    for name, variable in _variables(separator).items():
-        expected = tuple(variable.shape)
-        if name not in weights:
-            return f"{name} is missing; expected an array of shape {expected}."
-        shape = np.shape(weights[name])
-        if _without_ones(shape) != _without_ones(expected):
-            return f"{name} has shape {shape}; expected {expected}."
-    return None
-
-
-def _assign(separator, weights):
-    for name, variable in _variables(separator).items():
-        variable.assign(np.reshape(weights[name], variable.shape))
-
-
 def load_google_weights(separator, weights):
     """Sets a `TDCNPlusPlus` from arrays named as in Google's MixIT release.
 
@@ -79,12 +59,14 @@ def load_google_weights(separator, weights):
     The first name that is missing or has another shape is refused, before anything is set. Axes of length one do not
     count: the original's depthwise kernels are (kernel, 1, features, 1), its gammas (1,).
     """
+    _assign("load_google_weights", separator, weights)
+
+
+def _assign(title, separator, weights):
     if not separator.built:
         separator.build((None, None))
-    misfit = _misfit(separator, weights)
-    if misfit:
-        raise BadInput(f"load_google_weights: {misfit}")
-    _assign(separator, weights)
+    places = {name: (variable, range(len(variable.shape))) for name, variable in _variables(separator).items()}
+    assign(title, places, weights)
 
 
 def from_google_checkpoint(path, dilations=None, frame_step=None, consistency="uniform"):
@@ -105,24 +87,21 @@ def from_google_checkpoint(path, dilations=None, frame_step=None, consistency="u
 
     Source: https://github.com/google-research/sound-separation, `models/neurips2020_mixit` and `models/bird_mixit`.
     """
-    prefix = _prefix(Path(path))
+    prefix = _prefix(path_of("path", path))
     weights = _read(prefix)
     separator = TDCNPlusPlus(**_sizes(prefix, weights, dilations, frame_step, consistency))
-    separator.build((None, None))
-    misfit = _misfit(separator, weights)
-    if misfit:
-        raise BadInput(f"{prefix}: {misfit}")
+    _assign(prefix, separator, weights)
     unused = sorted(weights.keys() - _variables(separator).keys())
     if unused:
         raise BadInput(f"{prefix}: {unused[0]} has no place; expected the variables of the MixIT release only.")
-    _assign(separator, weights)
     return separator
 
 
 def _prefix(path):
     """The path without .index of the one checkpoint that is meant."""
     if path.is_dir():
-        found = sorted(path.glob("*.index"))  # the release has no file named checkpoint that would say which
+        # The release has no file named checkpoint that would say which; macOS puts a ._NAME beside each file it copies.
+        found = sorted(file for file in path.glob("*.index") if not file.name.startswith("."))
         if len(found) != 1:
             raise BadInput(f"{path}: expected a folder with one checkpoint, NAME.index, but it holds {len(found)}.")
         path = found[0]

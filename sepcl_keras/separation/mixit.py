@@ -9,8 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from sepcl_keras.core.checks import check_axes, check_number
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput, check_axes, check_number
 from sepcl_keras.training.step import TensorFlowStep
 
 STABILISER = 1e-8  # inside the logarithm, as in the original: sums over time, not means

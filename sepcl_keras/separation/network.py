@@ -4,9 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
-from sepcl_keras.core.checks import check_axes, check_choice, check_number
+from sepcl_keras.core.checks import BadInput, check_axes, check_number, one_of
 from sepcl_keras.core.dense import Dense
-from sepcl_keras.core.files import BadInput
 from sepcl_keras.separation.blocks import ScaledDense, TDCNBlock
 
 CONSISTENCY = ("predicted", "uniform", "energy")
@@ -58,7 +57,7 @@ class TDCNPlusPlus(keras.Model):
     ):  # fmt: skip
         super().__init__(**kwargs)
         self.autocast = False  # the mixture stays float32, so that the channels can sum to it; the layers cast
-        check_choice("TDCNPlusPlus: consistency", consistency, CONSISTENCY)
+        one_of("TDCNPlusPlus: consistency", consistency, CONSISTENCY)
         self.config = dict(
             num_sources=num_sources, num_basis=num_basis, frame_length=frame_length, frame_step=frame_step,
             bottleneck=bottleneck, hidden=hidden, kernel_size=kernel_size, dilations=tuple(dilations),

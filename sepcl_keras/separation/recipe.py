@@ -3,11 +3,11 @@
 import keras
 
 from sepcl_keras.core.backend import make_repeatable
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.core.draws import stream
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.saved import save_model
 from sepcl_keras.separation.mixit import SeparationModel
 from sepcl_keras.separation.network import TDCNPlusPlus, start_from_mdct
-from sepcl_keras.training.checkpoint import save_model
 from sepcl_keras.training.loop import Batches, fit
 
 

@@ -1,4 +1,4 @@
-"""Applying a separator: to arrays of clips, and to files of any length piece by piece."""
+"""Applying a separator: reading it from a file; to arrays of clips, and to files of any length piece by piece."""
 
 import contextlib
 import itertools
@@ -11,10 +11,18 @@ import soundfile
 from scipy.optimize import linear_sum_assignment
 
 from sepcl_keras.core.backend import inference, processes
-from sepcl_keras.core.files import BadInput, as_path, atomic, progress, whole, writing
+from sepcl_keras.core.checks import BadInput, check_number, path_of
+from sepcl_keras.core.files import atomic, progress, writing
+from sepcl_keras.core.saved import load_model
 from sepcl_keras.scenes import audio
+from sepcl_keras.separation.network import TDCNPlusPlus
 
 BATCH = 16  # clips that are separated at once
+
+
+def load_separator(path):
+    """The trained `TDCNPlusPlus` in a `.keras` file; nothing in the file is executed, and damage is `BadInput`."""
+    return load_model(path, TDCNPlusPlus)
 
 
 def separate(separator, mixtures):
@@ -57,7 +65,8 @@ def separate_file(
     Raises `BadInput` for a file that is missing, unreadable, empty or not finite, outputs that exist or cannot be made,
     and lengths that do not fit.
     """
-    path, folder, sample_rate = as_path(path), as_path(folder), whole("sample_rate", sample_rate)
+    path, folder = path_of("path", path), path_of("folder", folder)
+    check_number("sample_rate", sample_rate, least=1, whole=True)
     try:
         length = round(piece_seconds * sample_rate)
         common = round(overlap * length)

@@ -1,4 +1,4 @@
-"""A training's rolling checkpoint, from which it goes on after a stop; saving a network."""
+"""A training's rolling checkpoint, from which it goes on after a stop."""
 
 import json
 import zipfile
@@ -8,7 +8,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from sepcl_keras.core.files import BadInput, atomic
+from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.files import atomic
 from sepcl_keras.core.folders import CHECKPOINT, Sparing
 
 FORMAT = "sepcl_keras checkpoint 1"
@@ -92,9 +93,3 @@ class Checkpoint(keras.callbacks.Callback):
                         value = value.astype("float32")
                     np.lib.format.write_array(file, value, allow_pickle=False)
         self.sparing.done()
-
-
-def save_model(model, path):
-    """Saves a network as `path`, a `.keras` file, whole or not at all; a disk without room is BadInput."""
-    with atomic(path) as temporary:
-        model.save(temporary)

@@ -5,9 +5,8 @@ import numpy as np
 
 from sepcl_keras.core.arrays import digest
 from sepcl_keras.core.backend import compile_with_xla, feed, number_of_devices
-from sepcl_keras.core.checks import check_number
+from sepcl_keras.core.checks import BadInput, check_number
 from sepcl_keras.core.draws import generator
-from sepcl_keras.core.files import BadInput
 from sepcl_keras.training.checkpoint import Checkpoint
 from sepcl_keras.training.logs import Log, Record
 from sepcl_keras.training.optimizer import Adam, learning_rates

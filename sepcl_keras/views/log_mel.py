@@ -7,8 +7,7 @@ import numpy as np
 from keras import ops
 
 from sepcl_keras.core.backend import full_precision, in_double_precision
-from sepcl_keras.core.checks import check_axes, check_choice
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput, check_axes, one_of
 
 PATCH_FRAMES = 96
 MEL_BANDS = 64
@@ -75,7 +74,7 @@ class LogMel(keras.layers.Layer):
     def __init__(self, recipe="vggish", **kwargs):
         kwargs.setdefault("dtype", "float32")  # half precision would lose quiet bands before the logarithm
         super().__init__(**kwargs)
-        check_choice("LogMel: recipe", recipe, RECIPES)
+        one_of("LogMel: recipe", recipe, RECIPES)
         self.recipe = recipe
         self._r = RECIPES[recipe]
         self._window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self._r["window"]) / self._r["window"])
@@ -116,17 +115,16 @@ class LogMel(keras.layers.Layer):
 
 
 @functools.cache
-def log_mel_model():
+def log_mel_model(recipe="vggish"):
     """`LogMel` as a model that takes whole batches of waveforms (clips, samples), for `backend.inference`."""
-    model = keras.Sequential([LogMel()])
+    model = keras.Sequential([LogMel(recipe)])
     model.autocast = False  # where mixed precision is the default, it would round the waveforms
     return model
 
 
-def windows(log_mel):
-    """Spectrograms (clips, frames, mels) to their non-overlapping patches (clips, windows, 96, mels)."""
-    number = log_mel.shape[1] // PATCH_FRAMES
-    if not number:
-        raise BadInput(f"log_mel of {log_mel.shape[1]} frames: expected at least {PATCH_FRAMES}, one patch.")
-    patches = log_mel[:, : number * PATCH_FRAMES]
-    return patches.reshape(len(log_mel), number, PATCH_FRAMES, log_mel.shape[2])
+def windows(log_mel, frames=PATCH_FRAMES):
+    """Spectrograms (clips, frames, mels) to their patches (clips, windows, `frames`, mels), one every 96 frames."""
+    if log_mel.shape[1] < frames:
+        raise BadInput(f"log_mel of {log_mel.shape[1]} frames: expected at least {frames}, one patch.")
+    patches = np.lib.stride_tricks.sliding_window_view(log_mel, frames, axis=1)[:, ::PATCH_FRAMES]
+    return patches.swapaxes(2, 3)

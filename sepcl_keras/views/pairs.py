@@ -6,9 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 
-from sepcl_keras.core.checks import check_choice, check_number
+from sepcl_keras.core.checks import BadInput, check_number, numbers, one_of
 from sepcl_keras.core.draws import generator
-from sepcl_keras.core.files import BadInput, numbers
 from sepcl_keras.views.log_mel import PATCH_FRAMES
 from sepcl_keras.views.stored import QUIET
 
@@ -43,7 +42,7 @@ class ViewPairs(keras.utils.PyDataset):
         coincidence_crops=False,
     ):  # fmt: skip
         super().__init__()
-        check_choice("pairing", pairing, PAIRINGS)
+        one_of("pairing", pairing, PAIRINGS)
         check_number("batch_size", batch_size, least=1, whole=True)
         check_number("steps", steps, least=1, whole=True)
         if batch_size > len(views.log_mel):

@@ -7,7 +7,8 @@ import numpy as np
 
 from sepcl_keras.core.arrays import GrowingArrays, StoredArray, digest
 from sepcl_keras.core.backend import inference
-from sepcl_keras.core.files import BadInput, fingerprint, numbers, progress, read_json, write_json, writing
+from sepcl_keras.core.checks import BadInput, numbers
+from sepcl_keras.core.files import fingerprint, progress, read_json, write_json, writing
 from sepcl_keras.separation.separate import BATCH
 from sepcl_keras.views.log_mel import MEL_BANDS, PATCH_FRAMES, PATCH_SAMPLES, LogMel, log_mel_model
 

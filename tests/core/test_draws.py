@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.core.draws import generator, stream
-from sepcl_keras.core.files import BadInput
 
 PURPOSES = [("Shift",), ("Mixing",), ("TripletModel",), ("views", "order"), ("views", "order", 1), ("vieworder", 1)]
 

@@ -1,12 +1,18 @@
-"""Files that an earlier version saved, when its modules had other names, are still read."""
+"""Files of networks: what an earlier version saved is still read; what is damaged is named, and never used."""
 
 import json
+import random
 import subprocess
 import sys
+import zipfile
 
 import numpy as np
 import pytest
 from conftest import ROOT
+
+from sepcl_keras.core.checks import BadInput
+from sepcl_keras.encoder.embedding import load_encoder
+from sepcl_keras.separation.separate import load_separator
 
 SAVED = ROOT / "tests" / "saved"
 PROGRAM = """
@@ -35,3 +41,61 @@ def test_a_file_saved_before_gives_the_same_after(name, inputs):
     expected = json.loads((SAVED / "outputs.json").read_text())[name]
     assert np.abs(expected).max() > 1e-3
     np.testing.assert_allclose(json.loads(done.stdout.splitlines()[-1]), expected, rtol=1e-4, atol=1e-6)
+
+
+LOADERS = {"separator": (load_separator, "TDCNPlusPlus"), "encoder": (load_encoder, "CNN14")}
+
+
+@pytest.mark.parametrize("name", LOADERS)
+def test_bits_turned_or_an_end_cut_off_are_found_or_change_nothing(name, tmp_path):
+    load, kind = LOADERS[name]
+    whole, draw = (SAVED / f"{name}.keras").read_bytes(), random.Random(0)
+    expected = load(SAVED / f"{name}.keras").get_weights()
+    with zipfile.ZipFile(SAVED / f"{name}.keras") as archive:
+        weights = archive.getinfo("model.weights.h5").header_offset + 2_000
+    damaged = [whole[: draw.randrange(len(whole))] for _ in range(10)]
+    for place in [weights, *(draw.randrange(len(whole)) for _ in range(30))]:
+        damaged.append(whole[:place] + bytes([whole[place] ^ 1 << draw.randrange(8)]) + whole[place + 1 :])
+    refused = 0
+    for content in damaged:
+        (tmp_path / "damaged.keras").write_bytes(content)
+        try:
+            found = load(tmp_path / "damaged.keras").get_weights()
+        except BadInput as error:
+            assert f"damaged.keras: expected a whole .keras file of a {kind}, but" in str(error)
+            assert "\n" not in str(error)
+            refused += 1
+        else:  # a bit that tells when the file was made, for instance
+            for ours, theirs in zip(found, expected, strict=True):
+                np.testing.assert_array_equal(ours, theirs)
+    assert refused > 30
+
+
+@pytest.mark.parametrize("name", LOADERS)
+@pytest.mark.parametrize(
+    "config",
+    ["[" * 100_000, "[]", "null", "3", "{}", '{"registered_name": []}', '{"registered_name": "%s", "config": 3}', "\\"],
+    ids=lambda config: config[:40],
+)
+def test_a_config_that_is_none_is_one_sentence(name, config, tmp_path):
+    load, kind = LOADERS[name]
+    with zipfile.ZipFile(SAVED / f"{name}.keras") as old, zipfile.ZipFile(tmp_path / "odd.keras", "w") as new:
+        for item in old.namelist():
+            content = config.replace("%s", f"sepcl_keras>{kind}") if item == "config.json" else old.read(item)
+            new.writestr(item, content)
+    with pytest.raises(BadInput, match=f"odd.keras: .*expected a (whole .keras file of a )?{kind}") as caught:
+        load(tmp_path / "odd.keras")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_network_of_the_other_kind_is_refused():
+    with pytest.raises(BadInput, match="encoder.keras: holds sepcl_keras>CNN14; expected a TDCNPlusPlus"):
+        load_separator(SAVED / "encoder.keras")
+    with pytest.raises(BadInput, match="separator.keras: holds sepcl_keras>TDCNPlusPlus; expected a CNN14"):
+        load_encoder(SAVED / "separator.keras")
+
+
+def test_an_encoder_of_before_recipes_were_kept_takes_what_it_was_trained_on():
+    with zipfile.ZipFile(SAVED / "encoder.keras") as archive:
+        assert "recipe" not in json.loads(archive.read("config.json"))["config"]
+    assert load_encoder(SAVED / "encoder.keras").recipe == "vggish"

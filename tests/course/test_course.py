@@ -15,7 +15,7 @@ from conftest import ROOT
 from keras.ops import convert_to_numpy as to_numpy
 
 from sepcl_keras.core import backend
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.core.folders import CHECKPOINT
 from sepcl_keras.course import course as course_module
 from sepcl_keras.course.course import Course

@@ -7,7 +7,8 @@ import keras
 import numpy as np
 import pytest
 
-from sepcl_keras.core.files import BadInput, fingerprint
+from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.files import fingerprint
 from sepcl_keras.course import outcomes, study
 from sepcl_keras.course.course import Course
 from sepcl_keras.course.profiles import get_profile

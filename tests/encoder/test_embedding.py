@@ -12,7 +12,7 @@ import pytest
 from keras.ops import convert_to_numpy as to_numpy
 
 from sepcl_keras.core.backend import inference
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.encoder import embedding
 from sepcl_keras.encoder.embedding import embed, embed_log_mel, load_encoder
 from sepcl_keras.encoder.network import CNN14
@@ -84,6 +84,66 @@ def test_a_smaller_hop_gives_the_windows_in_between(encoder):
     agree(narrow[:, 1], embed(clip[:, 32 * 160 :], encoder, show=False)[:, 0])
 
 
+def test_whole_numbers_of_numpy_are_taken(encoder):
+    clip = noise(1, 48_000)
+    narrow = embed(clip, encoder, hop=np.int64(32), batch_size=np.int32(4), show=False)
+    np.testing.assert_array_equal(narrow, embed(clip, encoder, hop=32, batch_size=4, show=False))
+
+
+def test_a_tensor_with_a_gradient_is_embedded(encoder):
+    torch = pytest.importorskip("torch")
+    clips, expected = noise(2, 16_000), embed(noise(2, 16_000), encoder, show=False)
+    tensor = torch.from_numpy(clips).requires_grad_()
+    agree(embed(tensor, encoder, show=False), expected)
+    agree(np.stack(embed(list(tensor), encoder, show=False)), expected)
+
+
+def test_the_log_mel_is_of_the_recipe_that_the_encoder_was_trained_on(panns_encoder, tmp_path):
+    """Windows of 15,600 samples are 98 of PANNs' frames, which reach beyond both ends."""
+    clips = noise(2, 40_000) * np.float32(0.3)
+    firsts = (0, 15_360)
+    patches = [to_numpy(LogMel("panns")(clips[:, first : first + PATCH])) for first in firsts]
+    assert patches[0].shape == (2, 98, 64)
+    expected = np.stack([to_numpy(panns_encoder(patch)) for patch in patches], axis=1)
+    agree(embed(clips, panns_encoder, show=False), expected)
+    for patch, h in zip(patches, expected.swapaxes(0, 1)):
+        agree(embed_log_mel(patch, panns_encoder)[:, 0], h)
+    panns_encoder.save(tmp_path / "encoder.keras")
+    loaded = load_encoder(tmp_path)
+    assert loaded.recipe == "panns"
+    agree(embed(clips, loaded, show=False), expected)
+    # Within a long spectrogram the same frames make a window, but for those beside its ends.
+    log_mel = to_numpy(LogMel("panns")(clips))
+    by_hand = to_numpy(panns_encoder(log_mel[:, 96:194]))
+    agree(embed_log_mel(log_mel, panns_encoder)[:, 1], by_hand)
+    with pytest.raises(BadInput, match="log_mel of 97 frames: expected at least 98"):
+        embed_log_mel(log_mel[:, :97], panns_encoder)
+
+
+def test_another_recipe_than_the_two_is_refused():
+    with pytest.raises(BadInput, match="recipe='mfcc': expected one of vggish, panns"):
+        CNN14(8, width=2, recipe="mfcc")
+
+
+@pytest.mark.parametrize("dtype", ["mixed_bfloat16", "mixed_float16", "bfloat16"])
+def test_an_encoder_of_half_precision_embeds_in_float32(encoder, tmp_path, dtype):
+    half = CNN14(8, width=2, dtype=dtype)
+    half.build((None, 96, 64))
+    half.set_weights(encoder.get_weights())
+    half.save(tmp_path / "encoder.keras")
+    half = load_encoder(tmp_path)
+    clips, log_mel = noise(2, 16_000), to_numpy(LogMel()(noise(2, 16_000)))
+    for h, expected in (
+        (embed(clips, half, show=False), embed(clips, encoder, show=False)),
+        (embed_log_mel(log_mel, half), embed_log_mel(log_mel, encoder)),
+    ):
+        np.save(tmp_path / "h.npy", h)
+        assert np.load(tmp_path / "h.npy").dtype == np.float32
+        close = 1e-5 if dtype.startswith("mixed") else 0.1  # else the weights themselves are rounded
+        np.testing.assert_allclose(np.load(tmp_path / "h.npy"), expected, rtol=0, atol=close * np.abs(expected).max())
+    assert half.dtype_policy.name == dtype
+
+
 def test_a_long_recording_is_cut_into_equal_batches_in_little_memory(encoder, monkeypatch):
     seen = []
 
@@ -132,6 +192,9 @@ def test_progress_counts_windows_and_can_be_silenced(encoder, capsys):
         (np.zeros((1, 400), "int16"), {}, r"waveforms\[0\] of int16: expected floating-point samples in \[-1, 1\]"),
         (noise(1, 400), dict(hop=0), "hop=0; expected a whole number"),
         (noise(1, 400), dict(batch_size=1.5), "batch_size=1.5; expected a whole number"),
+        (noise(1, 400), dict(hop=np.float32(2)), r"hop=.*2.0.*; expected a whole number"),
+        (np.array([["a"]]), {}, "waveforms of <U1: expected real numbers"),
+        ([["a"]], {}, r"waveforms\[0\] of <U1: expected real numbers"),
         (noise(1, 400), dict(encoder="encoder.keras"), "an encoder of type str; expected a CNN14"),
     ],
 )
@@ -204,8 +267,8 @@ def test_what_is_no_encoder_is_refused_in_one_sentence(encoder, tmp_path):
             load_encoder(path)
         assert "\n" not in str(caught.value)
 
-    refused(tmp_path / "a.keras", "a.keras: expected the .keras file of an encoder, but there is none")
-    refused(tmp_path, "encoder.keras: expected the .keras file of an encoder, but there is none")
+    refused(tmp_path / "a.keras", "a.keras: expected the .keras file of a CNN14, but there is none")
+    refused(tmp_path, "encoder.keras: expected the .keras file of a CNN14, but there is none")
     (tmp_path / "text.keras").write_text("no model")
     refused(tmp_path / "text.keras", "text.keras: expected a whole .keras file of a CNN14, but reading it failed")
     separator = TDCNPlusPlus(2, num_basis=4, bottleneck=2, hidden=2, dilations=(1,), repeats=1)
@@ -232,3 +295,16 @@ def test_what_is_no_encoder_is_refused_in_one_sentence(encoder, tmp_path):
         return config
 
     refused(rewritten(whole, tmp_path / "wide.keras", widen), "wide.keras: expected a whole .keras file")
+
+
+@pytest.mark.parametrize("path", [None, 5, b"encoder.keras", "x" * 5_000])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(BadInput, match="path=.*: expected a path"):
+        load_encoder(path)
+
+
+def test_the_home_folder_is_found(encoder, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    encoder.save(tmp_path / "encoder.keras")
+    for path in ("~", "~/encoder.keras"):
+        np.testing.assert_array_equal(load_encoder(path).get_weights()[0], encoder.get_weights()[0])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras.ops import convert_to_numpy as to_numpy
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.encoder import export
 from sepcl_keras.encoder.embedding import embed
 from sepcl_keras.encoder.export import export_encoder
@@ -16,20 +16,29 @@ BACKEND = keras.backend.backend()
 on_tensorflow = pytest.mark.skipif(BACKEND != "tensorflow", reason="a SavedModel is written on TensorFlow")
 
 
+EACH = pytest.mark.parametrize("recipe", ["vggish", "panns"])
+
+
 @pytest.fixture
 def encoder(small_encoder):
     return small_encoder
 
 
 @pytest.fixture(scope="module")
+def encoders(small_encoder, panns_encoder):
+    return {"vggish": small_encoder, "panns": panns_encoder}
+
+
+@pytest.fixture(scope="module")
 def waveforms():
-    """Five clips (5, 15,600), from silence to full scale."""
-    noise = np.random.default_rng(0).standard_normal((5, 15_600))
-    return (noise * [[0.0], [1e-4], [1e-2], [0.1], [0.3]]).astype("float32")
+    """Seven clips (7, 15,600): noise from silence to full scale, and tones, far from which next to nothing is."""
+    noise = np.random.default_rng(0).standard_normal((5, 15_600)) * [[0.0], [1e-4], [1e-2], [0.1], [0.3]]
+    tones = np.sin(2 * np.pi * np.array([[440.0], [3_000.0]]) * np.arange(15_600) / 16_000)
+    return np.concatenate([noise, tones]).astype("float32")
 
 
-def given(inputs, waveforms):
-    return waveforms if inputs == "waveforms" else to_numpy(LogMel()(waveforms))
+def given(inputs, waveforms, recipe):
+    return waveforms if inputs == "waveforms" else to_numpy(LogMel(recipe)(waveforms))
 
 
 def run_onnx(path, inputs, batch):
@@ -42,27 +51,31 @@ def run_onnx(path, inputs, batch):
     return h
 
 
+@EACH
 @pytest.mark.parametrize("inputs", ["waveforms", "log_mel"])
-def test_onnxruntime_gives_what_embed_gives(encoder, waveforms, tmp_path, inputs, capfd):
+def test_onnxruntime_gives_what_embed_gives(encoders, recipe, waveforms, tmp_path, inputs, capfd):
+    encoder = encoders[recipe]
     export_encoder(encoder, tmp_path / "encoder.onnx", inputs=inputs)
     assert [path.name for path in tmp_path.iterdir()] == ["encoder.onnx"] and not capfd.readouterr().out
     expected = embed(waveforms, encoder, show=False)[:, 0]
-    for number in (5, 1):
-        h = run_onnx(tmp_path / "encoder.onnx", inputs, given(inputs, waveforms)[:number])
+    for number in (7, 1):
+        h = run_onnx(tmp_path / "encoder.onnx", inputs, given(inputs, waveforms, recipe)[:number])
         np.testing.assert_allclose(h, expected[:number], atol=1e-4)
 
 
 @on_tensorflow
+@EACH
 @pytest.mark.parametrize("inputs", ["waveforms", "log_mel"])
-def test_a_saved_model_gives_what_embed_gives(encoder, waveforms, tmp_path, inputs):
+def test_a_saved_model_gives_what_embed_gives(encoders, recipe, waveforms, tmp_path, inputs):
     import tensorflow as tf
 
+    encoder = encoders[recipe]
     export_encoder(encoder, tmp_path / "encoder", format="saved_model", inputs=inputs)
     assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
     loaded = tf.saved_model.load(str(tmp_path / "encoder"))
     expected = embed(waveforms, encoder, show=False)[:, 0]
-    for number in (5, 1):
-        h = loaded.serve(given(inputs, waveforms)[:number]).numpy()
+    for number in (7, 1):
+        h = loaded.serve(given(inputs, waveforms, recipe)[:number]).numpy()
         np.testing.assert_allclose(h, expected[:number], atol=1e-4)
 
 
@@ -74,6 +87,17 @@ def test_a_half_precision_encoder_is_written_in_float32_and_stays_what_it_was(en
     h = run_onnx(tmp_path / "encoder.onnx", "waveforms", waveforms)
     np.testing.assert_allclose(h, embed(waveforms, encoder, show=False)[:, 0], atol=1e-4)
     assert half.dtype_policy.name == "mixed_bfloat16"
+
+
+@pytest.mark.parametrize("format", ["onnx", pytest.param("saved_model", marks=on_tensorflow)])
+def test_an_encoder_that_was_never_built_is_built(waveforms, tmp_path, monkeypatch, format):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    encoder = CNN14(8, width=2)
+    export_encoder(encoder, "~/encoder", format)
+    assert [path.name for path in tmp_path.iterdir()] == ["encoder"]
+    if format == "onnx":
+        h = run_onnx(tmp_path / "encoder", "waveforms", waveforms)
+        np.testing.assert_allclose(h, embed(waveforms, encoder, show=False)[:, 0], atol=1e-4)
 
 
 @pytest.mark.parametrize("format, package", [("onnx", "onnx"), ("saved_model", "tensorflow")])
@@ -94,8 +118,14 @@ def test_a_saved_model_is_refused_on_other_backends(encoder, tmp_path, monkeypat
 @pytest.mark.parametrize(
     "options, message",
     [
-        (dict(format="tflite"), "format='tflite'; expected one of onnx, saved_model"),
-        (dict(inputs="audio"), "inputs='audio'; expected one of waveforms, log_mel"),
+        (dict(format="tflite"), "format='tflite': expected one of onnx, saved_model"),
+        (dict(format=["onnx"]), r"format=\['onnx'\]: expected one of onnx, saved_model"),
+        (dict(format=None), "format=None: expected one of onnx, saved_model"),
+        (dict(inputs={}), "inputs={}: expected one of waveforms, log_mel"),
+        (dict(path=None), "path=None: expected a path"),
+        (dict(path=b"encoder"), "path=b'encoder': expected a path"),
+        (dict(path="x" * 5_000), "path='xxx.*: expected a path"),
+        (dict(inputs="audio"), "inputs='audio': expected one of waveforms, log_mel"),
         (dict(encoder=keras.layers.Identity()), "an encoder of type Identity; expected a CNN14"),
     ],
 )

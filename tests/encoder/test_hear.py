@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from keras.ops import convert_to_numpy as to_numpy
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.encoder import hear
 from sepcl_keras.encoder.embedding import embed
+from sepcl_keras.encoder.network import CNN14
+from sepcl_keras.views.log_mel import LogMel
 
 BACKEND = keras.backend.backend()
 RATES = (16_000, 22_050, 32_000, 44_100, 48_000)  # that HEAR's sounds are published at
@@ -124,7 +126,7 @@ def test_embedding_leaves_the_model_as_it_was(model):
 def test_what_hear_would_not_give_is_refused(model, tmp_path):
     with pytest.raises(BadInput, match="no encoder has been published yet; expected the path"):
         hear.load_model()
-    with pytest.raises(BadInput, match="expected the .keras file of an encoder, but there is none"):
+    with pytest.raises(BadInput, match="expected the .keras file of a CNN14, but there is none"):
         hear.load_model(str(tmp_path / "missing.keras"))
     for function in (hear.get_scene_embeddings, hear.get_timestamp_embeddings):
         with pytest.raises(BadInput, match=r"audio of shape \(16000,\): expected \(sounds, samples\)"):
@@ -135,6 +137,28 @@ def test_what_hear_would_not_give_is_refused(model, tmp_path):
             function(tensor((32_767 * sounds(1, 1.0)).astype("int16")), model)
         with pytest.raises(BadInput, match="model of type CNN14: expected the one that hear.load_model gives"):
             function(tensor(sounds(1, 1.0)), model.encoder)
+
+
+@framework
+@pytest.mark.parametrize("path", [5, "x" * 5_000, "a\0b"])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(BadInput, match="path=.*: expected a path"):
+        hear.load_model(path)
+
+
+@framework
+def test_an_encoder_of_half_precision_and_pannss_recipe_gives_float32_of_its_own_log_mel(panns_encoder, tmp_path):
+    half = CNN14(8, width=2, recipe="panns", dtype="mixed_bfloat16")
+    half.build((None, 96, 64))
+    half.set_weights(panns_encoder.get_weights())
+    half.save(tmp_path / "encoder.keras")
+    model, audio = hear.load_model(str(tmp_path / "encoder.keras")), sounds(2, 0.975)
+    expected = to_numpy(panns_encoder(LogMel("panns")(audio)))
+    h = hear.get_scene_embeddings(tensor(audio), model)
+    at_times, timestamps = hear.get_timestamp_embeddings(tensor(np.pad(audio, ((0, 0), (200, 8_000)))), model)
+    assert is_float32(h) and is_float32(at_times) and to_numpy(timestamps)[0, 10] == 500  # 8,000 samples: the middle
+    for found in (to_numpy(h), to_numpy(at_times)[:, 10]):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
 @pytest.mark.skipif(BACKEND != "jax", reason="about JAX")

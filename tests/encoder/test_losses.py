@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.encoder.losses import Coincidence, NTXent, Triplet
 from sepcl_keras.separation.mixit import MixIT
 

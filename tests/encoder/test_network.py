@@ -13,7 +13,7 @@ from conftest import ROOT
 from keras import ops
 from keras.ops import convert_to_numpy as to_numpy
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.encoder import heads
 from sepcl_keras.encoder.heads import CoincidenceHead, SimilarityHead, pairwise_logits
 from sepcl_keras.encoder.network import CNN14, BatchNorm

@@ -9,7 +9,7 @@ import pytest
 from keras import ops
 from keras.ops import convert_to_numpy as to_numpy
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.encoder.losses import Coincidence, NTXent, Triplet
 from sepcl_keras.encoder.network import CNN14
 from sepcl_keras.encoder.objectives import ContrastiveModel, TripletModel, geometry

@@ -11,15 +11,16 @@ import numpy as np
 import pytest
 from keras.ops import convert_to_numpy as to_numpy
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.encoder import panns
+from sepcl_keras.encoder.embedding import embed
 from sepcl_keras.encoder.network import CNN14
 from sepcl_keras.encoder.panns import from_panns_checkpoint, load_panns_weights
 from sepcl_keras.views.log_mel import LogMel, mel_matrix
 
 
-def formula_weights(width=64):
-    """PANNs' names and shapes (with fewer filters on wish), filled by the goldens' formula."""
+def formula_weights(width=64, size=2048):
+    """PANNs' names and shapes (with fewer filters, another `fc1` on wish), filled by the goldens' formula."""
     shapes = {}
 
     def batch_norm(name, size):
@@ -33,7 +34,7 @@ def formula_weights(width=64):
         ):
             shapes[f"conv_block{block}.conv{number}.weight"] = (size_out, size_in, 3, 3)
             batch_norm(f"conv_block{block}.bn{number}", size_out)
-    shapes |= {"fc1.weight": (2048, channels[-1]), "fc1.bias": (2048,)}
+    shapes |= {"fc1.weight": (size, channels[-1]), "fc1.bias": (size,)}
     weights = {}
     for name, shape in shapes.items():
         r = np.random.default_rng(zlib.crc32(name.encode())).standard_normal(shape)
@@ -90,6 +91,7 @@ def test_with_another_size_the_bottleneck_stays_as_initialised(weights):
     before = encoder.bottleneck.get_weights()
     load_panns_weights(encoder, weights | {"fc_audioset.weight": np.zeros((527, 2048)), "odd": "ignored"})
     np.testing.assert_array_equal(encoder.bottleneck.get_weights()[0], before[0])
+    assert encoder.recipe == "panns"
     np.testing.assert_array_equal(to_numpy(encoder.bn0.gamma), weights["bn0.weight"])
 
 
@@ -106,18 +108,46 @@ def test_names_that_do_not_fit_are_refused_and_change_nothing(weights):
         load_panns_weights(encoder, weights)
 
 
+@pytest.mark.parametrize("size", [512, 128, 32])  # as `Cnn14_emb512`, `Cnn14_emb128` and `Cnn14_emb32` have it
+def test_a_smaller_embedding_has_its_own_fc1(size):
+    weights = formula_weights(width=2, size=size)
+    encoder = CNN14(embedding_dim=size, width=2)
+    load_panns_weights(encoder, weights)
+    kernel, bias = encoder.bottleneck.get_weights()
+    np.testing.assert_array_equal(kernel, weights["fc1.weight"].T)
+    np.testing.assert_array_equal(bias, weights["fc1.bias"])
+    del weights["fc1.bias"]
+    with pytest.raises(BadInput, match="fc1.bias is missing"):
+        load_panns_weights(encoder, weights)
+
+
+@pytest.mark.parametrize("prefix", ["module.", "base.", "model.", "module.base.", "net.encoder."])
+def test_what_a_wrapper_put_before_the_names_is_left_out(prefix):
+    """As DataParallel, PANNs' template for finetuning, and Lightning write them; a new head's names have no prefix."""
+    weights = formula_weights(width=2, size=8)
+    encoder, expected = CNN14(8, width=2), CNN14(8, width=2)
+    load_panns_weights(expected, weights)
+    wrapped = {prefix + name: array for name, array in weights.items()} | {"fc_transfer.bias": np.zeros(3)}
+    load_panns_weights(encoder, wrapped)
+    for ours, theirs in zip(encoder.get_weights(), expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    two = wrapped | {f"teacher.{name}": array for name, array in weights.items()}
+    with pytest.raises(BadInput, match=f"'{prefix}' .*lead to a bn0.weight; expected one CNN14"):
+        load_panns_weights(encoder, two)
+
+
 @pytest.fixture
 def checkpoint(tmp_path, monkeypatch):
     """A function that writes a file as PANNs' training does, with fewer filters, and gives its path."""
     torch = pytest.importorskip("torch")
     monkeypatch.setattr(panns, "CNN14", functools.partial(CNN14, width=2))
 
-    def write(name="Cnn14_16k.pth", mel=None, zipped=True, **more):
-        state = {name: torch.from_numpy(array) for name, array in formula_weights(width=2).items()}
+    def write(name="Cnn14_16k.pth", mel=None, zipped=True, prefix="", size=2048, key="model", **more):
+        state = {name: torch.from_numpy(array) for name, array in formula_weights(width=2, size=size).items()}
         state |= {"bn0.num_batches_tracked": torch.tensor(7), "fc_audioset.bias": torch.zeros(527)}
         state["spectrogram_extractor.stft.conv_real.weight"] = torch.zeros(257, 1, 512)
         state["logmel_extractor.melW"] = torch.from_numpy(mel_matrix("panns") if mel is None else mel)
-        content = {"iteration": 600_000, "model": state} | more
+        content = {"iteration": 600_000, key: {prefix + name: value for name, value in state.items()}} | more
         torch.save(content, tmp_path / name, _use_new_zipfile_serialization=zipped)
         return tmp_path / name
 
@@ -133,6 +163,31 @@ def test_reads_a_published_checkpoint(checkpoint, zipped):
     load_panns_weights(expected, formula_weights(width=2))
     for ours, theirs in zip(encoder.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("key", ["model", "state_dict"])
+def test_a_checkpoint_tells_its_size_and_recipe_also_from_within_a_wrapper(checkpoint, key):
+    path = checkpoint(size=128, prefix="module.base.", key=key)
+    encoder = from_panns_checkpoint(path)
+    kernel = formula_weights(width=2, size=128)["fc1.weight"].T
+    assert encoder.embedding_dim == 128 and encoder.recipe == "panns"
+    np.testing.assert_array_equal(encoder.bottleneck.get_weights()[0], kernel)
+    np.testing.assert_array_equal(from_panns_checkpoint(path, 128).bottleneck.get_weights()[0], kernel)
+    assert from_panns_checkpoint(path, 16).bottleneck.kernel.shape == (64, 16)
+    with pytest.warns(UserWarning, match="trained on another log-mel than LogMel"):
+        from_panns_checkpoint(checkpoint("32k.pth", np.zeros((513, 64), "float32"), prefix="module."), 4)
+
+
+def test_its_log_mel_is_what_embed_makes(checkpoint):
+    encoder = from_panns_checkpoint(checkpoint())
+    waveforms = (np.random.default_rng(0).standard_normal((2, 15_600)) * 0.1).astype("float32")
+    assert_close(embed(waveforms, encoder, show=False)[:, 0], to_numpy(encoder(LogMel("panns")(waveforms))))
+
+
+@pytest.mark.parametrize("path", [None, 7, b"Cnn14.pth", "x" * 5_000])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(BadInput, match="path=.*: expected a path"):
+        from_panns_checkpoint(path)
 
 
 def test_reads_what_numpy_1_wrote(checkpoint, tmp_path):

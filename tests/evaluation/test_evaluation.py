@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.evaluation import classifiers
 from sepcl_keras.evaluation.classifiers import PATIENCE, label_curve, linear_probe, shallow_classifier
 from sepcl_keras.evaluation.controls import CONTROLS, log_mel_statistics, random_projection
@@ -100,6 +100,34 @@ def test_ranking_metrics_ignore_the_order_of_clips_and_any_increasing_map(metric
 def test_bad_labels_and_scores_are_named(metric, labels, scores, says):
     with pytest.raises(BadInput, match=says):
         metric(labels, scores)
+
+
+ODD = {
+    "text": [["1", "0"], ["0", "1"]],
+    "complex": [[1j, 0], [0, 1]],
+    "dates": np.array([["2021-10-17", "2021-10-20"]] * 2, "datetime64[D]"),
+    "ragged": [[1.0, 0.0], [1.0]],
+}
+
+
+@pytest.mark.parametrize("odd", ODD.values(), ids=ODD)
+def test_what_are_no_real_numbers_is_refused(odd):
+    right, clips = np.eye(2), np.eye(2)[:, None]
+    calls = {
+        "labels": [
+            lambda: mean_average_precision(odd, right), lambda: d_prime(odd, right),
+            lambda: query_by_example_map(right, odd), lambda: label_curve(right, odd, right, right),
+            lambda: shallow_classifier(clips, odd, clips, right, clips, 0), lambda: linear_probe(right, odd, right),
+        ],
+        "scores": [lambda: mean_average_precision(right, odd), lambda: d_prime(right, odd)],
+        "positives": [lambda: query_by_example(odd, right)],
+        "embeddings": [lambda: query_by_example_map(odd, right)],
+        "train": [lambda: linear_probe(odd, right, right), lambda: label_curve(odd, right, right, right)],
+    }  # fmt: skip
+    for name, doors in calls.items():
+        for door in doors:
+            with pytest.raises(BadInput, match=f"{name}( of .*)?: expected (real )?numbers"):
+                door()
 
 
 def test_d_prime_needs_a_class_with_both():

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 
 nbformat = pytest.importorskip("nbformat")
 notebook = pytest.importorskip("sepcl_keras.notebook")

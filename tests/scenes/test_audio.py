@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.scenes import audio
 
 FORMATS = ("wav", "flac", "ogg", "mp3")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.scenes import audio, headers
 
 
@@ -60,6 +60,7 @@ def test_an_mp3_of_variable_rate_without_its_length_is_refused_or_read_whole(tmp
     ("mp3", dict(format="MP3", bitrate_mode="VARIABLE", compression_level=0.7)),
     ("ogg", dict(format="OGG", subtype="VORBIS")),
     ("opus", dict(format="OGG", subtype="OPUS")),
+    ("flac", dict(format="FLAC")),
 ))  # fmt: skip
 @pytest.mark.parametrize("number", (2, 3))
 def test_files_written_one_after_the_other_are_refused(tmp_path, suffix, options, number):
@@ -185,14 +186,16 @@ def test_both_readers_give_the_same_samples(tmp_path, suffix, encoding, channels
 @pytest.mark.parametrize("rate", (0, -1, "x", float("nan"), None, 16_000.5, True))
 def test_a_rate_that_is_no_number_of_samples_is_refused(tmp_path, rate):
     soundfile.write(tmp_path / "a.wav", music(0.5), 44_100)
-    with pytest.raises(BadInput, match="sample_rate=.*: expected a whole number, 1 or more"):
+    with pytest.raises(BadInput, match="sample_rate=.*: expected a whole number of at least 1"):
         audio.read(tmp_path / "a.wav", rate)
 
 
-@pytest.mark.parametrize("path", (None, 5, 1.5, b"a.wav", "a" * 5_000, ["a.wav"]))
+@pytest.mark.parametrize(
+    "path", (None, 5, 1.5, b"a.wav", "a" * 5_000, ["a.wav"]), ids=lambda value: type(value).__name__
+)
 def test_what_is_no_path_is_refused_in_a_sentence_of_bounded_length(path):
     for door in (audio.read, audio.duration, audio.read_in_graph, lambda path: audio.write(path, np.zeros(9))):
-        with pytest.raises(BadInput, match="expected a path of a file or folder") as caught:
+        with pytest.raises(BadInput, match="expected a path") as caught:
             door(path)
         assert len(str(caught.value)) < 300
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras.ops import convert_to_numpy as to_numpy
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.separation.google import from_google_checkpoint, load_google_weights
 from sepcl_keras.separation.network import TDCNPlusPlus
 
@@ -108,6 +108,7 @@ def test_long_skips_tell_the_repeats(tmp_path, weights, mixture, name):
     weights = weights | long_skip_weights(32, (0, 3, 6))
     write_checkpoint(tmp_path / "model.ckpt-7", weights)
     (tmp_path / "inference.meta").touch()  # the release has one, and no file named checkpoint
+    (tmp_path / "._model.ckpt-7.index").write_bytes(b"\0\5\x16\7")  # macOS puts such a file beside each it copies
     separator = from_google_checkpoint(tmp_path / name)
     expected = TDCNPlusPlus(**GOLDEN, long_skips=True)
     load_google_weights(expected, weights)
@@ -247,6 +248,12 @@ def test_missing_and_damaged_files_are_refused(tmp_path, weights):
     write_checkpoint(tmp_path / "model.ckpt-2", weights)
     with pytest.raises(BadInput, match="one checkpoint, NAME.index, but it holds 2"):
         from_google_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize("path", [None, 7, b"model.ckpt", "x" * 5_000])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(BadInput, match="path=.*: expected a path"):
+        from_google_checkpoint(path)
 
 
 def test_without_tensorflow_one_sentence_says_so(tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ import pytest
 from keras.ops import convert_to_numpy as to_numpy
 from keras.ops import convert_to_tensor as to_tensor
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.separation.network import (
     CONSISTENCY,
     TDCNPlusPlus,

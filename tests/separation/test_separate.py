@@ -13,7 +13,7 @@ import soundfile
 from keras.ops import convert_to_numpy as to_numpy
 
 from sepcl_keras.core.backend import processes
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.scenes import audio
 from sepcl_keras.separation import separate
 from sepcl_keras.separation.network import TDCNPlusPlus, start_from_mdct

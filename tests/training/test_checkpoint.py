@@ -16,12 +16,13 @@ import pytest
 from conftest import ROOT
 from keras import ops
 
-from sepcl_keras.core.files import BadInput, read_json
+from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.files import read_json
 from sepcl_keras.core.folders import CHECKPOINT, atomic_folder
+from sepcl_keras.core.saved import save_model
 from sepcl_keras.course.profiles import PROFILES
 from sepcl_keras.encoder import recipe
 from sepcl_keras.encoder.recipe import new_encoder, train_supervised
-from sepcl_keras.training.checkpoint import save_model
 from sepcl_keras.training.loop import Batches, fit
 from sepcl_keras.training.step import TensorFlowStep
 

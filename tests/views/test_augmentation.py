@@ -6,7 +6,7 @@ import pytest
 from keras import ops
 from keras.ops import convert_to_numpy as to_numpy
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.views.augmentation import Mixing, Noise, Shift, SpecAugment
 
 MASKS_OFF = dict(time_masks=0, frequency_masks=0)

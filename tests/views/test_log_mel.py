@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.views.log_mel import LogMel, mel_matrix
 
 

@@ -12,8 +12,9 @@ import pytest
 from conftest import ROOT
 
 from sepcl_keras.core.arrays import GrowingArrays, digest
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.core.draws import generator
-from sepcl_keras.core.files import BadInput, read_json, write_json
+from sepcl_keras.core.files import read_json, write_json
 from sepcl_keras.core.folders import PROGRESS, Sparing, atomic_folder
 from sepcl_keras.course.profiles import get_profile
 from sepcl_keras.scenes.banks import open_bank
@@ -354,7 +355,7 @@ def test_writing_killed_on_the_way_ends_byte_for_byte_where_others_end(tmp_path,
     write_views(folder, mixtures, snapshots, batch_size=5)
     assert f"resumed at clip {rows} of {CLIPS}\n" in capsys.readouterr().out
     whole = views._log_mel.path.parent
-    assert sorted(path.name for path in folder.iterdir()) == ["level.npy", "log_mel.npy", "views.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["checksums.json", "level.npy", "log_mel.npy", "views.json"]
     for path in folder.iterdir():
         assert path.read_bytes() == (whole / path.name).read_bytes(), path.name
 
@@ -473,7 +474,7 @@ def cut(path, size):
     "damage, message",
     [
         (lambda f: (f / "views.json").unlink(), "views.json: expected a readable JSON file"),
-        (lambda f: (f / "views.json").write_text("[]"), "views.json: expected the processors and num_sources"),
+        (lambda f: (f / "views.json").write_text("[]"), r"views.json: holds \[\]; expected a JSON dict"),
         (lambda f: write_json(f / "views.json", {"processors": ["N"], "num_sources": 2}), "log_mel.npy: shape"),
         (lambda f: (f / "log_mel.npy").unlink(), "log_mel.npy: expected a whole array"),
         (lambda f: cut(f / "log_mel.npy", 5000), "log_mel.npy: expected a whole array"),
