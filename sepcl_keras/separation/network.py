@@ -5,7 +5,7 @@ import numpy as np
 from keras import ops
 
 from sepcl_keras.core.dense import Dense
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.files import BadInput, one_of
 from sepcl_keras.separation.blocks import ScaledDense, TDCNBlock
 
 CONSISTENCY = ("predicted", "uniform", "energy")
@@ -59,8 +59,7 @@ class TDCNPlusPlus(keras.Model):
         self.autocast = False  # the mixture stays float32, so that the channels can sum to it; the layers cast
         if not 0 < frame_step <= frame_length:
             raise BadInput(f"TDCNPlusPlus: frame_step={frame_step}; expected 1 to frame_length={frame_length}.")
-        if consistency not in CONSISTENCY:
-            raise BadInput(f"TDCNPlusPlus: consistency={consistency!r}; expected one of {', '.join(CONSISTENCY)}.")
+        one_of("consistency", consistency, CONSISTENCY)
         self.config = dict(
             num_sources=num_sources, num_basis=num_basis, frame_length=frame_length, frame_step=frame_step,
             bottleneck=bottleneck, hidden=hidden, kernel_size=kernel_size, dilations=tuple(dilations),

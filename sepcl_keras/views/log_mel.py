@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from sepcl_keras.core.backend import full_precision, in_double_precision
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.files import BadInput, one_of
 
 PATCH_FRAMES = 96
 MEL_BANDS = 64
@@ -74,9 +74,7 @@ class LogMel(keras.layers.Layer):
     def __init__(self, recipe="vggish", **kwargs):
         kwargs.setdefault("dtype", "float32")  # half precision would lose quiet bands before the logarithm
         super().__init__(**kwargs)
-        if recipe not in RECIPES:
-            raise BadInput(f"LogMel(recipe={recipe!r}): expected one of {', '.join(RECIPES)}.")
-        self.recipe = recipe
+        self.recipe = one_of("recipe", recipe, RECIPES)
         self._r = RECIPES[recipe]
         self._window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self._r["window"]) / self._r["window"])
         self._mel = mel_matrix(recipe)

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 
-from sepcl_keras.core.files import BadInput, numbers
+from sepcl_keras.core.files import BadInput, numbers, one_of
 from sepcl_keras.views.log_mel import PATCH_FRAMES
 from sepcl_keras.views.stored import QUIET
 
@@ -41,8 +41,7 @@ class ViewPairs(keras.utils.PyDataset):
         coincidence_crops=False,
     ):  # fmt: skip
         super().__init__()
-        if pairing not in PAIRINGS:
-            raise BadInput(f"pairing={pairing!r}: expected one of {', '.join(PAIRINGS)}.")
+        one_of("pairing", pairing, PAIRINGS)
         if batch_size > len(views.log_mel):
             raise BadInput(f"batch_size={batch_size}: expected at most the number of clips, {len(views.log_mel)}.")
         self.views, self.pairing, self.batch_size, self.steps, self.seed = views, pairing, batch_size, steps, seed
