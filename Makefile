@@ -4,24 +4,34 @@ PROFILE = tiny
 DATA = made
 SEED = 0
 FROM = 00
-# Which packages: reference (requirements.txt) or gpu (requirements-gpu.txt); what .venv was made with, unless told.
-STACK = $(or $(shell cat .venv/stack 2>/dev/null),reference)
+# The Pythons to take the first of that starts: a shim of a version manager may be there and not start.
+PYENV := $(wildcard $(HOME)/.pyenv/versions/3.1[123]*/bin/python)
+PYTHON = python3.13 python3.12 python3.11 python3 python $(PYENV)
+started = $(shell for w in $(1); do for p in $(PYTHON); do \
+  test "$$($$p -c 'import sys, venv; print("3.%d" % sys.version_info[1])' 2>/dev/null)" = $$w && echo $$p && exit; done; done)
+# Which packages: reference (requirements.txt, Python 3.11 or 3.12), latest (requirements-latest.txt, 3.12 or 3.13) or
+# gpu (requirements-gpu.txt). Unless told, what .venv was made with, and at first what fits the Python that is there.
+STACK := $(or $(if $(findstring command,$(origin PYTHON)),,$(shell cat .venv/stack 2>/dev/null)),\
+  $(if $(call started,3.12 3.11),reference,latest))
+LATEST = $(if $(filter latest,$(STACK)),.venv,.venv-latest)
 
 BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup tutorial study lab notebooks lint test test-latest bench clean
+.PHONY: help setup tutorial study lab notebooks lint test test-latest test-oldest test-install bench clean
 
 help:
-	@echo "make setup      makes .venv and installs requirements.txt; STACK=gpu takes requirements-gpu.txt: JAX with CUDA"
+	@echo "make setup      makes .venv: the reference stack on Python 3.11 or 3.12, the newest on 3.13; STACK=gpu has JAX with CUDA"
 	@echo "make tutorial   executes notebooks 00 to 11, on a CPU two at a time; PROFILE=smoke|tiny|full DATA=made|FOLDER SEED=0 FROM=00 JOBS=1"
 	@echo "make lab        opens the notebooks in JupyterLab"
 	@echo "make notebooks  generates notebooks/*.ipynb from notebooks/src/*.py"
 	@echo "make lint       ruff, and whether the notebooks are up to date"
 	@echo "make test       lint, unit tests, notebooks at the smoke profile, regressions at the tiny profile"
 	@echo "make test-latest  unit tests on the newest Keras with TensorFlow, JAX and torch, in .venv-latest"
-	@echo "make study      trains and evaluates what data/results/ lacks of the study, hours on a CPU; DATA=made|FOLDER"
+	@echo "make test-oldest  unit tests on the oldest packages that pyproject.toml allows, in .venv-oldest"
+	@echo "make test-install  the wheel and the Colab cell, in environments of their own"
+	@echo "make study      trains and evaluates what is missing of the study, hours on a CPU; DATA=made|FOLDER"
 	@echo "make bench      speed and memory beside asteroid, into benchmarks/RESULTS.md"
 	@echo "make clean      removes artifacts/"
 
@@ -29,20 +39,22 @@ setup: .venv/installed-$(STACK)
 
 .venv/installed-reference: requirements.txt
 .venv/installed-gpu: requirements-gpu.txt
-.venv-latest/installed: requirements-latest.txt
+.venv/installed-latest .venv-latest/installed-latest: requirements-latest.txt
+.venv-oldest/installed-oldest: requirements-oldest.txt
+.venv/installed-reference .venv-oldest/installed-oldest: PYTHONS = 3.12 3.11
+.venv/installed-gpu .venv/installed-latest .venv-latest/installed-latest: PYTHONS = 3.13 3.12
 
-# The first Python of these that starts and is 3.11 or 3.12 (a shim of a version manager may be there and not start).
 # An environment of another stack makes room. In that of the GPU every Python takes Keras' JAX backend, unless told.
-.venv/installed-reference .venv/installed-gpu .venv-latest/installed: pyproject.toml
+.venv/installed-reference .venv/installed-gpu .venv/installed-latest .venv-latest/installed-latest .venv-oldest/installed-oldest: pyproject.toml
 	@test ! -e $(@D)/stack || test "$(@F)" = "installed-$$(cat $(@D)/stack)" || rm -rf $(@D)
-	@set -e; for python in python3.12 python3.11 python3 python; do \
-	  if $$python -c 'import sys, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' 2>/dev/null; then \
-	    echo "Making $(@D) with $$($$python --version)"; $$python -m venv $(@D); break; fi; done; \
-	  test -x $(@D)/bin/python || { echo "make: expected Python 3.11 or 3.12 on the PATH." >&2; exit 1; }
+	@python="$(call started,$(PYTHONS))"; test -n "$$python" || { \
+	  echo "make: expected Python $(subst $() , or ,$(PYTHONS)) for $(subst installed-,,$(@F)); PYTHON=path/to/python names one." >&2; exit 1; }; \
+	  echo "Making $(@D) with $$($$python --version)"; $$python -m venv $(@D)
+	@case $(@F) in installed-latest) echo "Without tensorflow-io, whose native operations do not load beside this TensorFlow: soundfile reads instead.";; esac
 	$(@D)/bin/python -m pip install --disable-pip-version-check -r $(filter %.txt,$^)
 	@case $(@F) in installed-gpu) echo "import os; os.environ.setdefault('KERAS_BACKEND', 'jax')" \
 	  > $$($(@D)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/keras_backend.pth;; esac
-	@case $(@F) in installed-*) echo $(@F) | sed s/installed-// > $(@D)/stack;; esac
+	@echo $(@F) | sed s/installed-// > $(@D)/stack
 	@touch $@
 
 tutorial: setup
@@ -64,7 +76,7 @@ lint: setup
 	$(BIN)/python notebooks/build.py --check
 
 # Two tests at a time, each with the threads of one core: torch's would wait for each other.
-UNITS = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest tests --ignore=tests/notebooks/test_tutorial.py -n 2 --dist worksteal
+UNITS = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest tests --ignore=tests/notebooks/test_tutorial.py --ignore=tests/install -n 2 --dist worksteal
 
 # What fails fast comes first. nbmake passes nothing but the environment to a notebook.
 test: lint
@@ -75,20 +87,27 @@ test: lint
 	$(BIN)/python -m pytest -s tests/notebooks/test_tutorial.py
 
 # What no backend touches is tested once. On JAX the tests compile thousands of small programs and run each a few times:
-# XLA need not optimise, and what one process or model compiled the next one takes from .venv-latest/compiled.
-LATEST = $(call UNITS,.venv-latest)
-ONCE = scenes notebooks core/test_backend.py core/test_files.py course/test_artifacts.py course/test_profiles.py
+# XLA need not optimise, and what one process or model compiled the next one takes from the environment's folder.
+ONCE = scenes notebooks core/test_backend.py core/test_files.py course/test_artifacts.py course/test_profiles.py course/test_study.py
 
-test-latest: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/.venv-latest/compiled
+test-latest: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/$(LATEST)/compiled
 test-latest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
-test-latest: .venv-latest/installed
-	KERAS_BACKEND=tensorflow $(LATEST)
-	KERAS_BACKEND=jax XLA_FLAGS=--xla_backend_optimization_level=0 $(LATEST) $(ONCE:%=--ignore=tests/%)
-	KERAS_BACKEND=torch $(LATEST) $(ONCE:%=--ignore=tests/%)
+test-latest: $(LATEST)/installed-latest
+	KERAS_BACKEND=tensorflow $(call UNITS,$(LATEST))
+	KERAS_BACKEND=jax XLA_FLAGS=--xla_backend_optimization_level=0 $(call UNITS,$(LATEST)) $(ONCE:%=--ignore=tests/%)
+	KERAS_BACKEND=torch $(call UNITS,$(LATEST)) $(ONCE:%=--ignore=tests/%)
 
-bench: .venv-latest/installed
-	.venv-latest/bin/python -m pip install --disable-pip-version-check --no-deps -r benchmarks/requirements.txt
-	.venv-latest/bin/python benchmarks/run.py
+# The lower bounds of pyproject.toml.
+test-oldest: .venv-oldest/installed-oldest
+	$(call UNITS,.venv-oldest) --ignore=tests/notebooks
+
+# The wheel in an environment of its own, and the first cells of the notebooks in one like Colab's. It installs packages.
+test-install: setup
+	COLAB_PYTHON="$(call started,3.13)" $(BIN)/python -m pytest tests/install
+
+bench: $(LATEST)/installed-latest
+	$(LATEST)/bin/python -m pip install --disable-pip-version-check --no-deps -r benchmarks/requirements.txt
+	$(LATEST)/bin/python benchmarks/run.py
 
 clean:
 	rm -rf artifacts

@@ -46,6 +46,13 @@ from sepcl_keras.core.backend import inference, keep_memory  # noqa: E402
 from sepcl_keras.separation import separate  # noqa: E402
 
 RATE, BACKEND = 16_000, keras.backend.backend()
+
+
+def peak_memory():
+    """In KB, the most that this process has taken."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // (1024 if sys.platform == "darwin" else 1)
+
+
 rng = np.random.default_rng(0)
 
 
@@ -198,10 +205,10 @@ def separation():
     start_small()
     separate = inference(TDCNPlusPlus(2))
     clip = (0.1 * rng.standard_normal((1, round(arguments.seconds * RATE)))).astype("float32")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     first = seconds_of(lambda: separate(clip))
     times = [seconds_of(lambda: separate(clip)) for _ in range(max(1, min(arguments.rounds, int(120 / (first + 1)))))]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_memory()
     seconds = float(np.median(times))
     factors = (arguments.seconds / np.percentile(times, [75, 50, 25])).round(1).tolist()
     share = 2 * products(2) * frames_of(clip) / seconds / limit
@@ -221,10 +228,10 @@ def recording():
         with soundfile.SoundFile(path, "w", RATE, 1) as file:
             for _ in range(round(arguments.seconds)):
                 file.write(0.1 * rng.standard_normal(RATE))
-        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        before = peak_memory()
         separated = lambda: separate_file(path, folder, separator, overwrite=True, show=False)  # noqa: E731
         first = seconds_of(separated)
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        peak = peak_memory()
         for _ in range(max(1, min(arguments.rounds, int(120 / first)))):
             two = seconds_of(separated)
             with unittest.mock.patch.object(separate, "processes", lambda most: 1):
@@ -270,11 +277,11 @@ def _forgetting(network):
 def training_memory(step_for):
     """Time of a forward and backward step, and the memory it added to the process: `step_for` pairs makes the step."""
     step_for(2)()  # what the backend needs once, whatever the size
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     step = step_for(arguments.pairs)
     step()
     times = [seconds_of(step) for _ in range(arguments.rounds)]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    peak = peak_memory()
     return {"seconds": float(np.median(times)), "memory_mb": (peak - before) / 1024}
 
 

@@ -12,23 +12,37 @@ from nbstripout import strip_output
 from sepcl_keras.core.files import atomic
 
 HERE = Path(__file__).resolve().parent
-REPOSITORY = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"][
-    "repository"
-]
+PROJECT = tomllib.loads((HERE.parent / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+REPOSITORY = PROJECT["urls"]["repository"]
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/"
 )
 FETCH = """\
 import importlib.util
 import os
-import sys
 
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")  # fast convolutions, also on CPUs where TensorFlow has others
-# On a machine that has only this notebook, such as Colab, fetch the library first.
+# On a machine that has only this notebook, such as Colab, fetch the library and, of what it needs, what is missing.
 if importlib.util.find_spec("sepcl_keras") is None:
-    !git clone -q --depth 1 {repository}
-    !pip install -q -e {name}
-    sys.path.insert(0, "{name}")"""
+    import importlib.metadata
+    import subprocess
+    import sys
+
+    here = {{d.name: d.version for d in importlib.metadata.distributions() if d.version.replace(".", "").isdigit()}}
+    with open("constraints.txt", "w") as file:  # nothing that is here may be replaced
+        file.writelines(f"{{name}}=={{version}}\\n" for name, version in here.items())
+    library = f"sepcl-keras[notebooks] @ {{os.environ.get('SEPCL_SOURCE', 'git+{repository}')}}"
+    pip = [sys.executable, "-m", "pip", "install", "-c", "constraints.txt", library]
+    done = subprocess.run(pip, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    os.remove("constraints.txt")
+    if done.returncode:
+        lines = done.stdout.splitlines()
+        why = [line.strip() for line in lines if line.startswith("    ")] or lines[-1:]
+        raise RuntimeError(f"sepcl-keras cannot be installed beside what is here: {{'; '.join(why)}}")
+
+import sepcl_keras
+
+print(sepcl_keras.versions())"""
 METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
@@ -42,7 +56,7 @@ def generate(source):
     notebook.metadata = nbformat.from_dict(METADATA)
     path = REPOSITORY.removeprefix("https://").replace("github.com", "github")
     notebook.cells[0].source += f"\n\n{BADGE}{path}/blob/main/notebooks/{source.stem}.ipynb)"
-    fetch = FETCH.format(repository=REPOSITORY, name=REPOSITORY.rsplit("/", 1)[1])
+    fetch = FETCH.format(repository=REPOSITORY)
     notebook.cells.insert(1, nbformat.v4.new_code_cell(fetch))
     for index, cell in enumerate(notebook.cells):
         cell.metadata = nbformat.from_dict({"tags": cell.metadata["tags"]} if "tags" in cell.metadata else {})

@@ -9,7 +9,6 @@ import contextlib
 import functools
 import logging
 import os
-import resource
 import shlex
 import subprocess
 import sys
@@ -27,7 +26,8 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 
 from sepcl_keras.core.backend import processes
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput, path_of
+from sepcl_keras.core.files import writing
 from sepcl_keras.course.course import Course
 from sepcl_keras.scenes.banks import SPLITS
 
@@ -64,9 +64,10 @@ def parse(arguments):
 
 def plan(options, folder):
     """Checks every value before anything runs. Gives the course and the notebooks to execute."""
-    data = options.data if options.data == "made" else str(Path(options.data).expanduser().resolve())
-    course = Course(options.profile, data, options.seed, options.out and Path(options.out).resolve())
-    notebooks = sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+    data = options.data if options.data == "made" else str(path_of("DATA", options.data).resolve())
+    course = Course(options.profile, data, options.seed, options.out and path_of("OUT", options.out).resolve())
+    # By their sources: a reader's own copies and solutions lie beside them.
+    notebooks = [folder / f"{source.stem}.ipynb" for source in sorted((folder / "src").glob("[0-9][0-9]_*.py"))]
     numbers = [path.name[:2] for path in notebooks]
     first = options.first.zfill(2)
     if first not in numbers:
@@ -80,6 +81,8 @@ def plan(options, folder):
     # Recordings are all read once: a bad file is named now and not after minutes of training. (Made sounds are fine.)
     for event in [event for split in SPLITS for event in course.bank.events(split)] if data != "made" else []:
         course.bank.load(event)
+    with writing(course.folder):
+        (course.folder / "notebooks").mkdir(parents=True, exist_ok=True)
     parameters = {"PROFILE": options.profile, "DATA": data, "SEED": course.seed, "OUT": str(course.folder.parents[2])}
     return course, notebooks[numbers.index(first) :], parameters
 
@@ -87,7 +90,6 @@ def plan(options, folder):
 def execute(path, target, parameters, folder):
     """Runs one notebook with its cells' output on the screen."""
     print(f"\n{path.stem}, {len(nbformat.read(path, as_version=4).cells)} cells", flush=True)
-    target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.stem}.unfinished.ipynb")  # papermill writes after each cell
     with contextlib.suppress(FileNotFoundError):
         target.unlink()
@@ -178,6 +180,17 @@ def show_progress():
     logger.setLevel(logging.INFO)
 
 
+def peak_memory():
+    """What the largest process took, where the system tells it."""
+    try:
+        import resource
+    except ImportError:  # Windows
+        return ""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes of ru_maxrss
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
+    return f", at most {peak / 2**30:.1f} GB of memory in one process"
+
+
 def table(rows):
     """Rows (dicts with the keys of `COLUMNS`) as aligned text; a missing value is a dash."""
 
@@ -212,16 +225,16 @@ def main(arguments=None, folder=HERE):
             seconds[job] = took
             done = len(seconds.keys() - {SUPERVISED})
             print(f"\n[{done}/{number}] {job} ended after {took:.0f} s", flush=True)
-    except (Failed, KeyboardInterrupt) as error:
-        print(f"\n{error if isinstance(error, Failed) else 'stopped.'}", file=sys.stderr)
+    except (Failed, OSError, KeyboardInterrupt) as error:  # OSError: a disk that fills up
+        print(f"\n{'stopped.' if isinstance(error, KeyboardInterrupt) else error}", file=sys.stderr)
         left = [path.name[:2] for path in notebooks if path.name[:2] not in seconds]
         values = " ".join(f"{name}={shlex.quote(str(parameters[name]))}" for name in ("PROFILE", "DATA", "SEED"))
         print(f"Not executed yet: {', '.join(left)}. What they trained so far is kept.", file=sys.stderr)
         print(f"Go on with: make tutorial FROM={left[0]} {values}", file=sys.stderr)
         return 1
-    total, memory = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    total = time.perf_counter() - began
     print("\nseconds a notebook: " + ", ".join(f"{name} {seconds[name]:.0f}" for name in jobs))
-    print(f"in all {total / 60:.1f} min, at most {memory:.1f} GB of memory in one process")
+    print(f"in all {total / 60:.1f} min{peak_memory()}")
     results = course.results("10")
     if results:
         print(f"\nprofile {course.profile.name}, data {course.bank.name}, seed {course.seed}; "

@@ -6,6 +6,14 @@ import os
 # TensorFlow's fast convolutions, also on CPUs where it would take others. It looks at this once, when it is imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
+try:
+    import keras
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"Keras runs on {error.name} here, which is not installed; expected it installed, or KERAS_BACKEND set to one "
+        "that is: tensorflow, jax or torch."
+    ) from None
+
 # Loaded here, because Keras reads a `.keras` file only where its classes are known.
 from sepcl_keras.encoder.heads import CoincidenceHead, SimilarityHead
 from sepcl_keras.encoder.losses import Coincidence, NTXent, Triplet
@@ -17,7 +25,7 @@ from sepcl_keras.views.log_mel import LogMel
 
 # Loaded when they are used: they need SciPy, scikit-learn or soundfile.
 _HOMES = {
-    "core.files": ("BadInput",),
+    "core.checks": ("BadInput",),
     "course.course": ("Course",),
     "course.profiles": ("PROFILES", "Profile", "get_profile"),
     "encoder.embedding": ("embed", "load_encoder"),
@@ -34,8 +42,18 @@ _HOME = {name: module for module, names in _HOMES.items() for name in names}
 
 __all__ = [
     "CNN14", "Coincidence", "CoincidenceHead", "LogMel", "MixIT", "NTXent", "SeparationModel", "SimilarityHead",
-    "SpecAugment", "TDCNPlusPlus", "Triplet", *_HOME,
+    "SpecAugment", "TDCNPlusPlus", "Triplet", "versions", *_HOME,
 ]  # fmt: skip
+
+
+def versions():
+    """One line: the versions of this library, of Python and Keras, and of what Keras runs on."""
+    from importlib.metadata import version
+    from platform import python_version
+
+    backend = keras.backend.backend()
+    ours = f"sepcl-keras {version('sepcl-keras')} · Python {python_version()}"
+    return f"{ours} · Keras {keras.__version__} on {backend} {importlib.import_module(backend).__version__}"
 
 
 def __getattr__(name):

@@ -140,13 +140,14 @@ print(f"nearest neighbour by mean spectrum has the same class: {hits:.2f} of {le
 # ## Which sounds meet: places
 #
 # Real sounds do not meet at random: waves and gulls do, waves and a printer hardly. A table of **co-occurrence** says
-# which classes share a place, and how likely each is there. That two sounds in one clip belong together *because of
-# where they were recorded* is what the paper's idea rests on.
+# which classes share a place, and how likely each is there. (Where your own recordings have classes that no table of
+# the course knows, there is one place, *anywhere*, in which all of them meet alike.) That two sounds in one clip belong
+# together *because of where they were recorded* is what the paper's idea rests on.
 
 # %%
 places = bank.places  # place -> {label: weight}
 odds = np.array([[table.get(label, 0.0) for label in bank.classes] for table in places.values()])
-odds = odds / odds.sum(axis=1, keepdims=True)  # (places, classes), each row sums to one
+odds = odds / odds.sum(axis=1, keepdims=True)  # (places, classes), each place sums to one
 
 figure, axis = plt.subplots(figsize=(10, 0.42 * len(places) + 2))
 image = axis.imshow(np.where(odds > 0, odds, np.nan), cmap="YlGnBu", vmin=0, aspect="auto")
@@ -191,15 +192,24 @@ for event, (level, position, _) in zip(plan.events, plan.draws):
 #
 # What is left is arithmetic: scale, place, add. The drawn level 0…1 stands for a gain in **decibel** (dB, a
 # logarithmic scale on which −20 means a tenth of the amplitude); the drawn position says where between "at the very
-# beginning" and "ends with the scene" the event starts.
+# beginning" and "ends with the scene" the event starts. An event that is longer than the scene is cut, around a moment
+# that is drawn by energy, so that something of it is always heard.
 
 
 # %%
+def cut_out(sound, position, cut):
+    """At most `samples` of a sound, around the moment by which the share `cut` (0…1) of its energy has passed."""
+    energy = np.cumsum(np.square(sound, dtype="float64"))
+    moment = np.searchsorted(energy, cut * energy[-1])
+    start = np.clip(int(moment - position * samples), 0, max(0, len(sound) - samples))
+    return sound[start : start + samples]
+
+
 def mix(plan):
     """The sources (events, samples) of a plan; their sum is the scene."""
     sources = np.zeros((len(plan.events), samples), "float32")
-    for source, event, (level, position, _) in zip(sources, plan.events, plan.draws):
-        sound = bank.load(event)
+    for source, event, (level, position, cut) in zip(sources, plan.events, plan.draws):
+        sound = cut_out(bank.load(event), position, cut)
         onset = int(position * (samples - len(sound) + 1))
         gain = np.interp(level, (0, 1), GAIN_DB)  # dB
         source[onset : onset + len(sound)] = sound * 10 ** (gain / 20)
@@ -248,8 +258,8 @@ print(f"largest difference between the sum of sources and the mixture: {worst:.1
 # %% [markdown]
 # ## Labels, counted
 #
-# The label of a scene is **multi-hot**: a row with one entry for each class, 1 where the class is heard. With several
-# events a row has several ones, which is why the evaluation will score each class by itself.
+# The label of a scene is **multi-hot**: a vector with one entry for each class, 1 where the class is heard. With
+# several events it has several ones, which is why the evaluation will score each class by itself.
 
 # %%
 labels = train.labels  # (scenes, classes)

@@ -42,6 +42,7 @@ from sepcl_keras.separation.network import energy_weights, mixture_consistency, 
 
 to_numpy = ops.convert_to_numpy  # from the backend's tensors
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
+verdicts = {}  # claims about sounds and training: whether they hold in this run
 
 
 # %%
@@ -53,7 +54,7 @@ def close(a, b):
 # %% [markdown]
 # ## The plan
 #
-# A *separator* takes a recording in which several sounds overlap, the **mixture**, and gives back M waveforms, the
+# A *separator* takes a waveform in which several sounds overlap, the **mixture**, and gives back M waveforms, the
 # **channels**, each as long as the mixture. Ours is **TDCN++**, a *time-domain convolutional network*: it never
 # computes a Fourier transform, it learns its own kind of spectrum.
 #
@@ -61,8 +62,8 @@ def close(a, b):
 #                                 │                           ▲
 #                                 └▶ dense ─▶ blocks ─▶ masks ┘
 #
-# The upper road carries the sound; the lower road only decides, for each moment and each basis function, how much of
-# it goes to which channel. We walk along both with one scene. The network is **untrained** here: what its layers
+# The upper branch carries the sound; the lower branch only decides, for each moment and each basis function, how much
+# of it goes to which channel. We follow both with one scene. The network is **untrained** here: what its layers
 # *compute* can be seen without training, and what training changes is the next notebook's subject.
 
 # %%
@@ -77,7 +78,7 @@ notebook.listen({"mixture": scene.mixture} | dict(zip(scene.labels, scene.source
 # %% [markdown]
 # The network itself takes two lines, and the seed fixes its random weights. `TDCNPlusPlus()` without arguments has the
 # sizes of the *original*, the public code of the separator's authors; the profile's network is smaller, with a longer
-# frame, so that it trains on a laptop. The rows are explained one by one below, all but `long_skips`: these further
+# frame, so that it trains on a laptop. The sizes are explained one by one below, all but `long_skips`: these further
 # connections between the series of blocks are off in both.
 
 # %%
@@ -135,7 +136,7 @@ coefficients = to_numpy(separator.encoder(frames))  # (clips, frames, num_basis)
 by_hand = np.maximum(frames @ basis, 0.0)
 print(f"basis {basis.shape} (frame_length, num_basis), coefficients {coefficients.shape} (clips, frames, num_basis)")
 print(f"{np.mean(coefficients == 0):.0%} of the coefficients are zero")
-assert close(coefficients, by_hand), "the encoder is one matrix product and a ReLU"
+assert close(coefficients, by_hand), "the basis is one matrix product and a ReLU"
 
 # %% [markdown]
 # The basis functions have no order of their own, so for looking at them we sort them by the frequency that each
@@ -197,13 +198,13 @@ look({"log coefficients, cosine basis": np.log(coefficients[0][:, order] + 0.01)
 everything = np.stack([coefficients, coefficients], axis=1)  # (clips, channels, frames, basis): masks of ones
 rebuilt = to_numpy(separator.overlap_add(separator.decoder(everything), samples))[0, 0]  # (samples,)
 error = np.abs(rebuilt - scene.mixture)[step : samples - length].max()
-print(f"largest error of encoder and decoder alone: {error:.1e}")
+print(f"largest error of basis and decoder alone: {error:.1e}")
 assert error < 1e-3 * np.abs(scene.mixture).max() + 1e-4, "the cosine basis is invertible"
 
 # %% [markdown]
 # ## 3 · The initial dense layer
 #
-# From here on the lower road. A dense layer brings the coefficients to `bottleneck` features; like most dense layers
+# From here on the lower branch. A dense layer brings the coefficients to `bottleneck` features; like most dense layers
 # of TDCN++ it is followed by one learned number that scales everything (it begins at 1).
 
 # %%
@@ -220,7 +221,7 @@ assert close(x, by_hand), "a dense layer with bias, times one number"
 # computes something to *add* to them, and passes the sum on. We take the third block, index b = 2, and feed it what
 # the two before it make.
 #
-# **Dense up.** First there is more room: from `bottleneck` to `hidden` features, without bias.
+# **Dense up.** First there are more features: from `bottleneck` to `hidden`, without bias.
 
 # %%
 block = separator.blocks[2]
@@ -306,11 +307,11 @@ names = ["input frames"] + [f"after block {i}, dilation {d}" for i, d in enumera
 axis.set(xlabel="frames before and after", yticks=range(len(names)), yticklabels=names)
 axis.set_title(f"one frame at the top sees {len(nodes)} frames of the input")
 plt.show()
-assert len(nodes) == 1 + 2 * sum(first), "each block widens the view by d frames on either side"
+assert len(nodes) == 1 + 2 * sum(first), "each block reaches d frames further on either side"
 
 # %% [markdown]
 # So it goes on. A bar for each block shows how much of the input one frame sees after it, in a colour for each series.
-# Inside the first series every block about doubles the view; each new series begins again with small dilations, on
+# Inside the first series every block about doubles the reach; each new series begins again with small dilations, on
 # top of what is seen already.
 
 
@@ -330,7 +331,7 @@ for axis, (name, network) in zip(axes, both.items()):
     series = [f"C{i // len(dilations)}" for i in range(len(side))]
     axis.barh(range(len(side)), 2 * side / rate, left=-side / rate, color=series)
     axis.set(xlabel="seconds before and after", ylabel="block, counted from the input")
-    axis.use_sticky_edges = False  # or the longest bar would touch the frame
+    axis.use_sticky_edges = False  # or the longest bar would touch the edge of the axes
     axis.set_title(f"{name}: {len(side)} blocks see {total:,} samples = {total / rate:.2f} s")
     assert total == network.receptive_field, "as the library has it"
 plt.show()
@@ -350,7 +351,7 @@ notebook.table(rows, columns | {"samples": "samples seen", "seconds": "seconds s
 # %% [markdown]
 # This is the **receptive field**: the stretch of sound that can influence one frame through the convolutions. The
 # normalisation reaches further still: its mean and variance are taken over the whole clip (exercise 2 tries it).
-# Fewer frames need not mean a shorter view: it is their number times the hop that counts.
+# Fewer frames need not mean a shorter stretch: it is their number times the hop that counts.
 #
 # ## 6 · Masks
 #
@@ -524,7 +525,9 @@ rows = [{"mate": name} | {key: f"{value:.1e}" for key, value in change.items()} 
 columns = {"mate": "beside", "ours": "change of our channels", "batch": "change, were the norm over the batch"}
 notebook.table(rows, columns)
 assert max(change["ours"] for change in found.values()) < 1e-3, "a clip does not depend on its batch-mates"
-assert min(change["batch"] for change in found.values()) > 1e-2, "with statistics over the batch it would"
+least = min(change["batch"] for change in found.values())
+notebook.verdict(verdicts, "with statistics over the batch a clip would depend on its batch-mates", least > 1e-2,
+                 f"a change of {least:.1e} at least, to exceed 1e-2")  # fmt: skip
 
 # %% [markdown]
 # ## 10 · Counting parameters
@@ -535,8 +538,9 @@ assert min(change["batch"] for change in found.values()) > 1e-2, "with statistic
 # %%
 def parts(network):
     """Parameters of each part of a separator, counted by Keras."""
-    single = ("encoder", "initial", "masks", "decoder", "weighting")
-    counts = {name: getattr(network, name).count_params() for name in single}
+    single = {"basis": "encoder", "initial dense": "initial", "masks": "masks", "decoder": "decoder",
+              "weights of the consistency": "weighting"}  # fmt: skip
+    counts = {name: getattr(network, attribute).count_params() for name, attribute in single.items()}
     return counts | {"blocks": sum(block.count_params() for block in network.blocks), "total": network.count_params()}
 
 
@@ -605,6 +609,7 @@ recorded = course.record(
     receptive_field_seconds_paper=paper.receptive_field / rate,
     consistency_error=float(error),
     batch_mates_change=max(change["ours"] for change in found.values()),
+    verdicts=verdicts,
 )
 recorded
 

@@ -45,6 +45,7 @@ from sepcl_keras.training.loop import Batches
 
 to_numpy = keras.ops.convert_to_numpy  # from the backend's tensors
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
+verdicts = {}  # claims about sounds and training: whether they hold in this run
 
 # %% [markdown]
 # ## 1 · A task without labels
@@ -52,9 +53,9 @@ course = notebook.setup(PROFILE, DATA, SEED, OUT)
 # To train a separator the usual way one needs the isolated sounds behind each mixture, as targets. Recordings of the
 # world do not come with them. **MixIT**, *mixture invariant training*, makes a task from mixtures alone:
 #
-# > add two recordings, and ask the network for channels from which both recordings can be put together again.
+# > add two mixtures, and ask the network for channels from which both mixtures can be put together again.
 #
-# The sum is a **mixture of mixtures**. Here is one. The network hears the sum only; the two recordings are the
+# The sum is a **mixture of mixtures**. Here is one. The network hears the sum only; the two mixtures are the
 # **references**, kept for the loss. The events' names are printed for you: nothing in training sees them.
 
 # %%
@@ -99,13 +100,13 @@ def log_mse(reference, remix, max_snr=30.0):
 
 # %%
 def four_assignments(references, channels):
-    """A row for each way to give each of two channels to one of two references: its remixes' costs and their mean."""
+    """A dict for each way to give each of two channels to one of two references: its remixes' costs and their mean."""
     rows = []
-    for homes in itertools.product((0, 1), repeat=2):  # homes[m]: the reference that channel m goes to
-        matrix = np.array([[home == r for home in homes] for r in (0, 1)], "float32")  # (references, channels)
+    for targets in itertools.product((0, 1), repeat=2):  # targets[m]: the reference that channel m goes to
+        matrix = np.array([[target == r for target in targets] for r in (0, 1)], "float32")  # (references, channels)
         remixes = matrix @ channels  # (references, samples)
         costs = [log_mse(references[r], remixes[r]) for r in (0, 1)]
-        given = {f"s{m + 1}": f"x{home + 1}" for m, home in enumerate(homes)}
+        given = {f"s{m + 1}": f"x{target + 1}" for m, target in enumerate(targets)}
         rows.append(given | {"x1": float(costs[0]), "x2": float(costs[1]), "mean": float(np.mean(costs))})
     return rows
 
@@ -159,8 +160,8 @@ assert np.isclose(by_hand, float(absolute(*given)), atol=1e-5)
 
 # %% [markdown]
 # And with sound: the mixture of mixtures from above through the untrained separator of notebook 02. Even a network
-# that has learned nothing gets the best of four, so compare the rows. Both its channels are much like the mixture, so
-# it hardly matters which of the two a reference gets; and where one recording is much louder than the other, giving
+# that has learned nothing gets the best of four, so compare the lines. Both its channels are much like the mixture, so
+# it hardly matters which of the two a reference gets; and where one mixture is much louder than the other, giving
 # it both is better still.
 
 # %%
@@ -180,9 +181,9 @@ assert np.isclose(min(row["mean"] for row in rows), loss, atol=0.05), "the same 
 #
 # *Permutation invariant training* compares channels with the true **sources**, under the best permutation. That needs
 # the sources of each training mixture, labels of the most expensive kind. MixIT needs mixtures only, and any recording
-# is one. The price: the loss never sees a source. With M = 2 it asks to pull two *recordings* apart, and a recording
-# with several events is one reference like any other. That the network then also splits a single recording into its
-# events is hoped for, not asked for. Recordings with only one event help: where two of them meet, references *are*
+# is one. The price: the loss never sees a source. With M = 2 it asks to pull two *mixtures* apart, and a mixture
+# of several events is one reference like any other. That the network then also splits a single mixture into its
+# events is hoped for, not asked for. Scenes of only one event help: where two of them meet, references *are*
 # sources.
 #
 # ### How long should a crop be?
@@ -223,9 +224,9 @@ notebook.table(rows, {"length": "crops of", "0": "no event", "1": "one event", "
 #
 # ### Four errors without a single remix
 #
-# The search grows as $2^M$, but nothing needs to be mixed: with $S$ the channels as rows and $a$ the zeros and ones
-# of an assignment, $|x - aS|^2 = |x|^2 - 2a\,(S x^\top) + a\,(S S^\top)\,a^\top$, where $S S^\top$ is the
-# **Gram matrix**, M × M numbers that are computed once for all assignments.
+# The search grows as $2^M$, but nothing needs to be mixed: with $S$ the channels (M × samples) and $a$ the zeros and
+# ones of an assignment, $|x - aS|^2 = |x|^2 - 2a\,(S x^\top) + a\,(S S^\top)\,a^\top$, where $S S^\top$ is the **Gram
+# matrix**, M × M numbers that are computed once for all assignments.
 
 # %%
 gram, cross = channels @ channels.T, channels @ x_1  # (2, 2) and (2,)
@@ -412,7 +413,7 @@ numbers = summary(records)  # medians and quartiles
 
 # %%
 def table_of(title, events):
-    """A row for each way to separate: SI-SNR improvement on scenes of so many events."""
+    """A line for each way to separate: SI-SNR improvement on scenes of so many events."""
     found = {name: numbers[name]["improvement"][events] for name in names}
     rows = [
         {"what": names[name], "median": f"{v['median']:+.1f}", "low": f"{v['quartiles'][0]:+.1f}",
@@ -440,15 +441,22 @@ plt.show()
 # %% [markdown]
 # Look at the spread as well as at the median, and at the share of scenes above 0: in the others the separator does
 # more harm than good. Keep this in mind for the paper's claim that separation need not be optimal to give good views.
+#
+# Four claims, and what this run says of each. With made sounds at the profile tiny all four hold; with few or unlike
+# sounds, or at the smoke profile, which trains for seconds, they need not. The course goes on either way: channels that
+# are hardly separated are still views.
 
 # %%
 median = {name: float(np.median(values)) for name, values in improvement.items()}
 assert abs(median["mixture"]) < 1e-6, "the mixture improves on itself by nothing"
-assert median["ideal"] > median["S2"], "no separator without the sources beats the one that has them"
-if PROFILE != "smoke":  # which trains for seconds
-    assert scores["S2"]["loss"] < scores["N"]["loss"], "training lowers the loss on scenes it has not seen"
-    assert median["S2"] > median["N"], "training helps to separate events"
-    assert median["S2"] > 0, "separating is better than doing nothing"
+claims = {  # claim: (what should be higher, what should be lower), in dB
+    "the oracle's mask is above S2": (median["ideal"], median["S2"]),
+    "training lowers the loss on scenes not heard before": (scores["N"]["loss"], scores["S2"]["loss"]),
+    "training helps to separate events": (median["S2"], median["N"]),
+    "separating is better than doing nothing": (median["S2"], 0.0),
+}
+for claim, (higher, lower) in claims.items():
+    notebook.verdict(verdicts, claim, higher > lower, f"{higher:.2f} against {lower:.2f} dB")
 
 # %% [markdown]
 # Not every sound is as easy to take out. For each class, what its source gained in these scenes; medians of few
@@ -501,15 +509,15 @@ def on_its_way(scene):
 
 
 # %% [markdown]
-# **Question.** A row for each event; read it from left to right, from the mixture to the source. In dB is what the
-# channel gains over the mixture as an estimate of that source. From which snapshot on can you see which channel is
-# meant for which event?
+# **Question.** A line of pictures for each event; read it from left to right, from the mixture to the source. In dB is
+# what the channel gains over the mixture as an estimate of that source. From which snapshot on can you see which
+# channel is meant for which event?
 
 # %%
 log_mel, of_two = LogMel(), [record for record in records["S2"] if record["events"] == 2]
 order = np.argsort(improvement["S2"])  # from the worst scene to the best
 rows = on_its_way(test[of_two[order[3 * len(order) // 4]]["scene"]])
-images = [to_numpy(log_mel(np.stack(list(row.values())))) for row in rows]  # a row each: (panels, frames, mels)
+images = [to_numpy(log_mel(np.stack(list(row.values())))) for row in rows]  # for each event (panels, frames, mels)
 figure, axes = plt.subplots(len(rows), len(rows[0]), figsize=(13, 4.6), sharex=True, sharey=True)
 scale = dict(vmin=np.min(images), vmax=np.max(images), cmap="magma")  # one for all
 for panels, row, shown in zip(axes, rows, images):
@@ -523,7 +531,7 @@ figure.colorbar(picture, ax=axes, label="log mel")
 plt.show()
 
 # %% [markdown]
-# What fades from left to right within a row should be the *other* event, and what stays the row's own. A number below
+# What fades from left to right within a line should be the *other* event, and what stays the line's own. A number below
 # 0 says that the channel is a worse estimate than the mixture itself: the network has added more than it took away.
 #
 # ## 8 · Three scenes to hear
@@ -587,6 +595,7 @@ recorded = course.record(
     separation=numbers,
     improvements={name: values.tolist() for name, values in improvement.items()},  # notebook 04 takes them up
     steps=int(steps["S2"]),
+    verdicts=verdicts,
 )
 {name: value for name, value in recorded.items() if name not in ("separation", "improvements")}
 
@@ -614,8 +623,8 @@ from sepcl_keras.separation.mixit import assignments
 
 for channels_made in (2, 4, 8):
     print(f"M = {channels_made}: {len(assignments(channels_made))} assignments")
-# With M = 2 each channel must hold a whole recording. With more, each event can have a channel of its own, and the
-# assignment puts the recordings together: the training task then asks for events, not for recordings.
+# With M = 2 each channel must hold a whole mixture. With more, each event can have a channel of its own, and the
+# assignment puts the mixtures together: the training task then asks for events, not for mixtures.
 
 # %% [markdown]
 # **2.** What does the threshold do? Draw the loss of one reference against the true SNR of its remix, for

@@ -47,6 +47,7 @@ from sepcl_keras.separation.metrics import improvements, si_snr_improvement, sum
 from sepcl_keras.course.slides import read_rows
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
+verdicts = {}  # claims about sounds and training: whether they hold in this run
 
 # %% [markdown]
 # ## Four moments of one run
@@ -93,7 +94,9 @@ separated = {name: separate(separator, mixtures) for name, separator in snapshot
 print("channels (clips, sources, samples):", separated["N"].shape)
 for name in NAMES:
     difference = float(np.abs(separated[name].sum(axis=1) - mixtures).max())
-    assert difference < 1e-5, f"the channels of {name} do not sum to the mixture"
+    assert difference < 1e-5 * max(1.0, float(np.abs(mixtures).max())), (
+        f"the channels of {name} do not sum to the mixture"
+    )
     print(f"{name:<3} largest |sum of channels − mixture| = {difference:.1e}")
 
 # %% [markdown]
@@ -171,8 +174,8 @@ for name, found in improvement.items():
 # %% [markdown]
 # The same for every number of events, between two anchors: the mixture as every channel, and an oracle's mask that
 # knows the true sources (notebook 03). One event cannot improve on the mixture; there the number says how well *one*
-# channel alone gives the event back. Three events share two channels as suits best: compare down a column, not along
-# a row.
+# channel alone gives the event back. Three events share two channels as suits best: compare down a column, not
+# across.
 
 # %%
 medians = []
@@ -283,7 +286,8 @@ for name, separator in snapshots.items():
 # The formula holds for every snapshot; the check above compares it with the network's real output. For N the weights
 # come from random numbers through a softmax, so neither channel can claim all of the mixture. Its raw sources are the
 # mixture too, under masks that come from random numbers: each time and frequency is kept to some degree, for no
-# reason. Together: **a quieter copy of the mixture, with random colouring**. How good a copy?
+# reason. Together: **a quieter copy of the mixture, with random colouring**. How good a copy? The claim is that N still
+# resembles the mixture: a correlation above 0.5.
 
 # %%
 gain = {name: (found * mixtures[:, None]).sum(axis=-1) / np.square(mixtures).sum(axis=-1)[:, None]
@@ -291,10 +295,12 @@ gain = {name: (found * mixtures[:, None]).sum(axis=-1) / np.square(mixtures).sum
 for name in NAMES:
     copy = np.median(np.square(correlation[name]))
     print(f"{name:<3} gain {np.median(gain[name]):.2f}; that copy explains {copy:.0%} of a channel's energy (medians)")
-assert np.median(correlation["N"]) > 0.5, "N should still resemble the mixture"
+alike = float(np.median(correlation["N"]))
+notebook.verdict(verdicts, "the channels of N resemble the mixture", alike > 0.5, f"median correlation {alike:.2f}")
 
 # %% [markdown]
-# So N costs nothing to train and acts as a random colouring that knows nothing of sounds: an *augmentation*. A
+# Where that holds, N, which costs nothing to train, is a random colouring that knows nothing of sounds: an
+# *augmentation*. (Where it does not, what the network adds is louder than what is left of the mixture.) A
 # trained separator treats each scene by what it hears there. In the slides N alone is at least as good as S2 alone,
 # and both **together** (one of them drawn at random for each pair, "S2 or N", written S2∨N) are better than either:
 
@@ -308,11 +314,11 @@ notebook.table(
 # %% [markdown]
 # ## Your own recording
 #
-# Test scenes are short and all alike in length; a recording of yours may last for hours. `separate_file` takes a file of
-# **any length**: it separates overlapping pieces one after the other, fades from each piece to the next, keeps the
-# channels in order, and writes a file for each channel. Here the recording is made up: three test scenes in a row.
+# Test scenes are short and all alike in length; a recording of yours may last for hours. `separate_file` takes a file
+# of **any length**: it separates overlapping pieces one after the other, fades from each piece to the next, keeps the
+# channels in order, and writes a file for each channel. Here three test scenes, one after another, stand for it.
 #
-# **Question.** A piece is two thirds of this recording. Will you hear where they meet?
+# **Question.** A piece is two thirds of this file. Will you hear where they meet?
 
 # %%
 with tempfile.TemporaryDirectory() as folder:
@@ -323,7 +329,7 @@ with tempfile.TemporaryDirectory() as folder:
     print([output.name for output in outputs])
     sounds = {output.stem: soundfile.read(output, dtype="float32")[0] for output in (path, *outputs)}  # (samples,)
 parts = np.array([sounds[output.stem] for output in outputs])  # (channels, samples)
-assert np.abs(parts.sum(axis=0) - sounds["recording"]).max() < 1e-4, "they still sum to the recording"
+assert np.abs(parts.sum(axis=0) - sounds["recording"]).max() < 1e-4, "they still sum to the file"
 notebook.listen(sounds, rate)
 
 # %% [markdown]
@@ -340,6 +346,7 @@ course.record(
     quiet_share=quiet,
     correlation_with_mixture={name: float(np.median(found)) for name, found in correlation.items()},
     log_mel_distance={name: float(np.median(found)) for name, found in distance.items()},
+    verdicts=verdicts,
 )
 
 # %% [markdown]

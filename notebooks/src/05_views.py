@@ -98,14 +98,14 @@ train = course.scenes["train"]
 index = int(np.flatnonzero(train.number_of_events == train.number_of_events.max())[0])
 print("scene", index, "holds", ", ".join(train[index].labels))
 panels = {}
-for processor in views.processors:  # a row for each: the mixture, then the processor's channels
+for processor in views.processors:  # a line for each: the mixture, then the processor's channels
     panels[f"mixture, beside {processor}"] = views.log_mel[index, 0]
     for column in views.columns((processor,)):
         panels[f"{name_of(column)} ({views.level[index, column]:.1f} dB)"] = views.log_mel[index, column]
 notebook.show_log_mel(panels, columns=1 + views.num_sources)
 
 # %% [markdown]
-# Go down the rows from N to S2. The untrained network filters the whole scene in an arbitrary way; training teaches it
+# Go down from N to S2. The untrained network filters the whole scene in an arbitrary way; training teaches it
 # to decide what goes where, and how far that has come depends on how long it was trained. Notebook 04 lets you hear all
 # four. For *views* even the untrained one may do: it changes the scene, and leaves in it what the scene is about.
 #
@@ -198,7 +198,7 @@ print(f"largest difference between heard and stored: {largest:.4f} (float16 roun
 # seconds mostly belongs together, even if the very moment differs; so an encoder that finds the two alike must have
 # noticed something that *lasts*. The paper takes over this idea from earlier work of its group (Jansen et al. 2018).
 #
-# Here is the pair in its clip: one frame for each view.
+# Here is the pair in its clip: a white box for each view.
 
 # %%
 figure, axes = plt.subplots(2, 1, figsize=(9, 3.6), sharex=True)
@@ -338,9 +338,9 @@ print(f"about {1 - kept:.1%} would be expected if every place were equally likel
 #   here, which notebook 04 took out: a channel that is merely 6 dB quieter differs by 0.7 above the floor;
 # * their **correlation**: 1 where one is the other, apart from level and contrast; 0 where nothing is shared.
 #
-# First at the *same* moment of a clip, so that only the processor differs. For reference: mixtures of *different* clips.
-# The rows chan-chan compare the two channels of one processor; `ViewPairs` also pairs channels of different processors,
-# and now and then a channel with itself.
+# First at the *same* moment of a clip, so that only the processor differs. For reference: mixtures of *different*
+# clips. The lines chan-chan compare the two channels of one processor; `ViewPairs` also pairs channels of different
+# processors, and now and then a channel with itself.
 
 
 # %%
@@ -412,11 +412,11 @@ plt.show()
 
 # %% [markdown]
 # Read it in two directions. *Across*: how far the independent crops lie from the same moment is what temporal proximity
-# adds; how close they come to the dashed line is how little of the cells themselves is left in common. *Down*: at the same
-# moment mix-mix is no task at all, and each processor moves the channel away from its mixture by its own amount. The paper
-# argues for **mix-chan** in these terms: less shared between the views, while the meaning stays. One row needs care:
-# SpecAugment can make the *difference* smaller, because a masked cell holds the mean of its patch, which is nearer to most
-# values than another cell is. The correlation shows the damage.
+# adds; how close they come to the dashed line is how little of the cells themselves is left in common. *Down*: at the
+# same moment mix-mix is no task at all, and each processor moves the channel away from its mixture by its own amount.
+# The paper argues for **mix-chan** in these terms: less shared between the views, while the meaning stays. One line
+# needs care: SpecAugment can make the *difference* smaller, because a masked cell holds the mean of its patch, which is
+# nearer to most values than another cell is. The correlation shows the damage.
 #
 # A warning: these numbers compare **cells**. An encoder shall find alike what these measures call different, so they tell
 # how hard the task looks on the surface, not how good the views are. That only notebooks 08 to 10 can tell.

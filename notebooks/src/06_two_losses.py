@@ -44,6 +44,7 @@ from sepcl_keras.views.pairs import ViewPairs
 from sepcl_keras.course.slides import MAIN_ROW, read_rows
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
+verdicts = {}  # claims about sounds and training: whether they hold in this run
 
 # %% [markdown]
 # ## Two ways to ask the same thing
@@ -60,7 +61,8 @@ course = notebook.setup(PROFILE, DATA, SEED, OUT)
 #
 # ## NT-Xent by hand, N = 3
 #
-# Three pairs, embedded in the plane so that we can see them. `z_a` are the mixtures, `z_b` their channels, row by row.
+# Three pairs, embedded in the plane so that we can see them. `z_a` are the mixtures, `z_b` their channels, in the same
+# order.
 
 # %%
 z_a = np.array([[2.0, 0.5], [-1.0, 1.5], [0.0, -1.0]])  # (pairs, 2)
@@ -86,27 +88,27 @@ axis.spines[:].set_visible(False)
 plt.show()
 
 # %% [markdown]
-# **Step 2: all similarities.** Each of the 2N views is an **anchor** once. Its row holds its cosine with every view:
-# itself (left out, ×), its partner (the **positive**, framed) and 2N − 2 **negatives**. Note that negatives are of both
-# kinds: for a mixture, the other mixtures *and* the other channels.
+# **Step 2: all similarities.** Each of the 2N views is an **anchor** once. Its line below holds its cosine with every
+# view: itself (left out, ×), its partner (the **positive**, outlined) and 2N − 2 **negatives**. Note that negatives are
+# of both kinds: for a mixture, the other mixtures *and* the other channels.
 
 # %%
 similarity = z @ z.T  # (2N, 2N)
-positive = (np.arange(2 * N) + N) % (2 * N)  # partner of each row: 3, 4, 5, 0, 1, 2
+positive = (np.arange(2 * N) + N) % (2 * N)  # partner of each view: 3, 4, 5, 0, 1, 2
 names = [f"mixture {i + 1}" for i in range(N)] + [f"channel {i + 1}" for i in range(N)]
-framed = [(i, int(j)) for i, j in enumerate(positive)]
+outlined = [(i, int(j)) for i, j in enumerate(positive)]
 itself = [(i, i) for i in range(2 * N)]
 
 
 # %%
-def matrix(values, rows, columns, framed, title, vmin=None, vmax=None, crossed=()):
-    """A small matrix as a picture with its numbers; `framed` and `crossed` are lists of (row, column)."""
+def matrix(values, rows, columns, outlined, title, vmin=None, vmax=None, crossed=()):
+    """A small matrix as a picture with its numbers; `outlined` and `crossed` are lists of index pairs."""
     figure, axis = plt.subplots(figsize=(0.85 * len(columns) + 2, 0.6 * len(rows) + 1.4))
     image = axis.imshow(values, cmap="RdBu_r", vmin=vmin, vmax=vmax, aspect="auto", alpha=0.75)
     for i, j in np.ndindex(values.shape):
         colour = "white" if abs(image.norm(values[i, j]) - 0.5) > 0.38 else "black"
         axis.text(j, i, "×" if (i, j) in crossed else f"{values[i, j]:.2f}", ha="center", va="center", color=colour)
-    for i, j in framed:
+    for i, j in outlined:
         axis.add_patch(plt.Rectangle((j - 0.47, i - 0.47), 0.94, 0.94, fill=False, linewidth=2.5, color="black"))
     axis.set_xticks(range(len(columns)), columns, rotation=30, ha="right")
     axis.set_yticks(range(len(rows)), rows)
@@ -115,11 +117,11 @@ def matrix(values, rows, columns, framed, title, vmin=None, vmax=None, crossed=(
 
 
 # %%
-matrix(similarity, names, names, framed, "cosine similarity", -1, 1, itself)
+matrix(similarity, names, names, outlined, "cosine similarity", -1, 1, itself)
 
 # %% [markdown]
-# **Question.** Look at the rows. For which anchor is the framed cell *not* the largest? That anchor would pick the wrong
-# partner, and should have the largest loss.
+# **Question.** Go through the lines. For which anchor is the outlined cell *not* the largest? That anchor would pick
+# the wrong partner, and should have the largest loss.
 #
 # **Step 3: divide by the temperature, exponentiate, leave the anchor itself out, sum.** The positive **stays** in the sum:
 # then positive / sum is a probability, namely that of picking the right partner.
@@ -241,7 +243,7 @@ logits = np.array([[2.0, -1.0, 0.5], [-0.5, 0.2, -2.0], [1.0, -1.5, 1.2]])  # (m
 rows, columns = [f"mixture {i + 1}" for i in range(N)], [f"channel {i + 1}" for i in range(N)]
 diagonal = [(i, i) for i in range(N)]
 yes = 1 / (1 + np.exp(-logits))  # sigmoid: the probability of "same clip"
-matrix(yes, rows, columns, diagonal, "probability of coincidence (framed: true pairs)", 0, 1)
+matrix(yes, rows, columns, diagonal, "probability of coincidence (outlined: true pairs)", 0, 1)
 
 # %% [markdown]
 # Where the answer should be yes, the loss is −log p; where it should be no, −log(1 − p). There are N of the first kind and
@@ -297,13 +299,14 @@ plt.show()
 #
 # ## The head, and a layer split in two
 #
-# In the slides the head reads the **concatenation** [h_m, h_c] of the two embeddings, d numbers each, 2d together, through an MLP (a few dense layers in a
-# row) with ReLU; here it has one hidden layer, a size the slides leave open. For the grid that would mean N²
-# concatenations. But a dense layer on a concatenation is a sum of two dense layers:
+# In the slides the head reads the **concatenation** [h_m, h_c] of the two embeddings, d numbers each, 2d together,
+# through an MLP (a few dense layers, one after another) with ReLU; here it has one hidden layer, a size the slides
+# leave open. For the grid that would mean N² concatenations. But a dense layer on a concatenation is a sum of two dense
+# layers:
 #
 # $$W\,[h_m, h_c] + b = W_m h_m + W_c h_c + b$$
 #
-# and each part needs only N rows; the grid appears when the two are added. First the claim, as code:
+# and each part needs only N products with a matrix; the grid appears when the two are added. First the claim, as code:
 
 # %%
 rng = np.random.default_rng(course.seed)
@@ -335,9 +338,10 @@ for pairs in dict.fromkeys((3, batch_size, 128, 1024, 4096)):
 notebook.table(rows, {key: key for key in rows[0]})
 
 # %% [markdown]
-# At N = 3 the split keeps even a little more; for large N it saves the concatenations and a factor of N in products, but what comes out of the ReLU is still N × N × 512. So
-# `CoincidenceHead` works **in blocks**: it makes the grid a few rows at a time, keeps of each block only its logits, and on
-# the way back adds up and rectifies each block once more. That costs sums and no products of the first layer.
+# At N = 3 the split keeps even a little more; for large N it saves the concatenations and a factor of N in products,
+# but what comes out of the ReLU is still N × N × 512. So `CoincidenceHead` works **in blocks**: it makes the grid for a
+# few mixtures at a time, keeps of each block only its logits, and on the way back adds up and rectifies each block once
+# more. That costs sums and no products of the first layer.
 #
 # Note also that the head is **not symmetric**: the mixture comes first, the channel second, each with weights of its own.
 #
@@ -391,17 +395,19 @@ for task, guess in chance.items():
     print(
         f"{task:<12} chance {guess:.4f} · untrained {untrained[task]:.4f} · batch statistics {losses[True][task]:.4f}"
     )
-    assert abs(untrained[task] / guess - 1) < 0.1, f"{task} of an untrained encoder should be near chance"
+    claim = f"{task} of the untrained encoder is within a tenth of chance"
+    notebook.verdict(verdicts, claim, abs(untrained[task] / guess - 1) < 0.1, f"{untrained[task] / guess:.3f} of it")
 print(f"joint        chance {sum(chance.values()):.4f} · untrained {sum(untrained.values()):.4f}")
 
 # %% [markdown]
-# Without batch statistics the coincidence loss is chance almost to the last digit: batch norm changes nothing yet, each
-# convolution makes its input smaller, and what is left of h moves no logit away from 0. NT-Xent sees directions only, so
-# size cannot hide the likeness to its input that an untrained network, a random filter, still has. With batch statistics
-# its outputs spread out, and a random head then gives random, confident answers: that may cost more than guessing.
+# Without batch statistics the coincidence loss should be chance almost to the last digit: batch norm changes nothing
+# yet, each convolution makes its input smaller, and what is left of h moves no logit away from 0. (With made sounds it
+# is.) NT-Xent sees directions only, so size cannot hide the likeness to its input that an untrained network, a random
+# filter, still has. With batch statistics its outputs spread out, and a random head then gives random, confident
+# answers: that may cost more than guessing.
 #
 # Seen as pictures, both with batch statistics: the similarities of z between all 2N views (each view with itself on the
-# diagonal; partners lie N rows away, on two more diagonals that an untrained encoder hardly shows), and the logits of
+# diagonal; partners lie N places away, on two more diagonals that an untrained encoder hardly shows), and the logits of
 # the grid.
 
 # %%
@@ -484,6 +490,7 @@ course.record(
     best_similarity=float(best_nt_xent(batch_size)),
     gradient_length=length,
     gradient_cosine=agreement,
+    verdicts=verdicts,
 )
 print("kept: results/06.json")
 

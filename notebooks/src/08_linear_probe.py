@@ -48,6 +48,7 @@ from sepcl_keras.encoder.embedding import embed_log_mel
 from sepcl_keras.views.log_mel import windows
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
+verdicts = {}  # claims about sounds and training: whether they hold in this run
 
 # %% [markdown]
 # ## What "frozen h" means
@@ -296,8 +297,8 @@ print(f"mAP itself {ours_map:.3f}; the mean of the draws lies {resampled.mean() 
 # * **log-mel statistics**: no network; mean and deviation of each mel band in a window, 128 numbers;
 # * **random projection**: no network; each patch times one matrix of random numbers, which gives as many numbers as h
 #   has. Distances between patches stay about what they were: this is what they are worth before any network;
-# * **untrained encoder**: the same network with the weights it was born with. Random convolutions are surprisingly good
-#   at describing textures, so this is the bar that pretraining has to clear;
+# * **untrained encoder**: the same network with its initial weights. Random convolutions are surprisingly good
+#   at describing textures, so this is what pretraining has to exceed;
 # * **supervised encoder**: the same network trained *with* the labels, on the same scenes. What could be hoped for with
 #   this network and so much data, though not a hard ceiling, for it trains for a short while only.
 #
@@ -355,18 +356,20 @@ for key, title in (("map", "mAP, shallow classifier"), ("linear_map", "mAP, line
 #
 # ## Claims
 #
-# Claims should be written so that they can turn out false. A claim is a difference in mAP, and the bootstrap gives it an
-# interval: each time the *same* scenes are drawn for both sides. (Draws of a difference lie evenly about it, so the
-# interval is simply 1.96 of their deviations on either side, which 95 % of a bell curve would fill.) It **holds** where the
-# interval lies above zero, it **fails** where it lies below; else it is **undecided**. *Guessing* means random scores here,
-# whose mAP is a little above that of equal ones, as we saw. Three of the claims must hold for the course to make sense: if
-# one of these differences is not above 0.02, the notebook stops (not at the smoke profile, whose networks train for a few
-# steps only).
+# Claims should be written so that they can turn out false. A claim is a difference in mAP, and the bootstrap gives it
+# an interval: each time the *same* scenes are drawn for both sides. (Draws of a difference lie evenly about it, so the
+# interval is simply 1.96 of their deviations on either side, which 95 % of a bell curve would fill.) It **holds** where
+# the interval lies above zero, it **fails** where it lies below; else it is **undecided**. *Guessing* means random
+# scores here, whose mAP is a little above that of equal ones, as we saw. On three of the claims the course relies: with
+# made sounds at the profile tiny these differences exceed 0.02. Elsewhere they may not: where there are few recordings,
+# where trainings are short (the smoke profile's take a few steps only), or where classes do not differ in sound. A line
+# for each of the three says what this run found. ✗ means that no conclusion about pretraining can be drawn from it, not
+# that something is broken: the notebook goes on.
 
 # %%
 MARGIN = 0.02
 by_class_scores["random scores"] = np.random.default_rng(0).random(test_labels.shape)
-claims = {  # (higher, lower): must it hold?
+claims = {  # (higher, lower): does the course rely on it?
     ("ours", "random scores"): True,
     ("untrained encoder", "random scores"): True,
     ("supervised encoder", "untrained encoder"): True,
@@ -380,17 +383,14 @@ gaps = {(a, b): intervals.paired_difference(drawn[b], drawn[a]) for a, b in clai
 # %%
 notebook.table(
     [dict(claim=f"{a} > {b}", gap=gaps[a, b].mean, ends=f"{gaps[a, b].low:+.3f} to {gaps[a, b].high:+.3f}",
-          verdict=gaps[a, b].verdict, must="yes" if must else "") for (a, b), must in claims.items()],
-    dict(claim="claim", gap="difference in mAP", ends="95 %", verdict="verdict", must=f"must exceed {MARGIN}"),
+          verdict=gaps[a, b].verdict, relied="yes" if relied else "") for (a, b), relied in claims.items()],
+    dict(claim="claim", gap="difference in mAP", ends="95 %", verdict="verdict", relied=f"should exceed {MARGIN}"),
 )  # fmt: skip
 
 # %%
-failed = [f"{a} > {b}" for (a, b), must in claims.items() if must and not gaps[a, b].mean > MARGIN]
-if course.profile.name == "smoke":
-    print(f"smoke profile: nothing is asserted. Differences that do not exceed {MARGIN}:", ", ".join(failed) or "none")
-else:
-    assert not failed, f"these must exceed {MARGIN} and do not: {failed}"
-    print(f"the three differences that must exceed {MARGIN} do")
+for a, b in (pair for pair, relied in claims.items() if relied):
+    gap = gaps[a, b].mean
+    notebook.verdict(verdicts, f"{a} above {b}", gap > MARGIN, f"difference in mAP {gap:+.3f}, should exceed {MARGIN}")
 
 # %% [markdown]
 # ## Class by class
@@ -423,7 +423,8 @@ print(f"highest difference {course.bank.classes[best]} ({gain[best]:+.3f}), "
       f"lowest {course.bank.classes[worst]} ({gain[worst]:+.3f})")  # fmt: skip
 
 # %% [markdown]
-# A class with few positives has a shaky AP: one clip more or less at the top moves it visibly. Trust such a row less.
+# A class with few positives has a shaky AP: one clip more or less at the top moves it visibly. Trust such a number
+# less.
 #
 # ## A map of h
 #
@@ -507,9 +508,9 @@ words = {"holds": "above", "fails": "below", "undecided": "not clearly apart fro
 for a, b in (("ours", "untrained encoder"), ("ours", "log-mel statistics"), ("supervised encoder", "ours")):
     print(f"{a}: mAP {rows[a]['map']:.3f}, {words[gaps[a, b].verdict]} {b} ({rows[b]['map']:.3f}, "
           f"difference {gaps[a, b].mean:+.3f})")  # fmt: skip
-room = gaps["supervised encoder", "untrained encoder"]
-if room.verdict == "holds":
-    way = gaps["ours", "untrained encoder"].mean / room.mean
+scale = gaps["supervised encoder", "untrained encoder"]
+if scale.verdict == "holds":
+    way = gaps["ours", "untrained encoder"].mean / scale.mean
     print(f"on a scale with the untrained encoder at 0 and the supervised one at 1, ours is at {way:.2f}")
 else:
     print("the supervised encoder is not clearly above the untrained one here: this run is too small to judge by")
@@ -532,6 +533,7 @@ recorded = course.record(
     claims={f"{a} > {b}": dataclasses.asdict(gap) | {"verdict": gap.verdict} for (a, b), gap in gaps.items()},
     random_map=float(np.mean(random_map)),
     supervised_first_losses=supervised_history["first_losses"],
+    verdicts=verdicts,
 )  # fmt: skip
 
 # %% [markdown]

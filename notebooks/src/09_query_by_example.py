@@ -76,7 +76,7 @@ print({name: h.shape for name, h in clips.items()})
 
 # %%
 def cosines(a, b):
-    """Cosines (n, m) between the rows of a (n, d) and b (m, d)."""
+    """Cosines (n, m) between all of a (n, d) and all of b (m, d)."""
     a, b = (x.astype("float64") / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))
     return a @ b.T
 
@@ -216,8 +216,8 @@ assert np.isclose(extreme["all equal"]["chance"], np.nanmean(chance_per_class)),
 # %% [markdown]
 # The oracle falls short whenever scenes share *other* classes: for *dog*, a pair (dog + rain, rain) counts as wrong,
 # although the two have rain in common. With several sounds in a scene no embedding can please all classes at once. So
-# read the numbers between chance and the oracle, not between 0 and 1 (and the oracle is a landmark, not a proven
-# ceiling).
+# read the numbers between chance and the oracle, not between 0 and 1 (and the oracle is a point of reference; nothing
+# proves that no embedding can exceed it).
 #
 # ## Ours and the controls
 #

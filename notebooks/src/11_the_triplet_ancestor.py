@@ -35,7 +35,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from sepcl_keras.course import notebook
-from sepcl_keras.course import verdicts
+from sepcl_keras.course import outcomes
 from sepcl_keras.views.augmentation import CONSTRAINTS
 from sepcl_keras.views.log_mel import PATCH_FRAMES, PATCH_SAMPLES, log_mel_model
 from sepcl_keras.encoder.losses import Triplet
@@ -43,6 +43,7 @@ from sepcl_keras.course.slides import CONTROLS, MAIN_ROW, RELATIONS, read_rows
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
 profile, rows = course.profile, read_rows()
+verdicts = {}  # claims about sounds and training: whether they hold in this run
 
 # %% [markdown]
 # ## Labels from common sense
@@ -161,12 +162,12 @@ plt.show()
 semi_hard = min((name for name in losses if squared[name] > squared["positive"]), key=squared.get)
 print(f"semi-hard negative: {semi_hard}, loss {losses[semi_hard]:.4f}")
 
-# The library's takes the candidates from the batch: each row's own positive, and the other rows' as negatives.
+# The library takes the candidates from the batch: each pair's own positive, and the other pairs' as negatives.
 batch_anchors = np.stack([points["anchor"], *(points[n] for n in losses)])
 batch_positives = np.stack([points["positive"], *(points[n] for n in losses)])
 by_library = np.asarray(Triplet(margin=MARGIN).call(batch_anchors.astype("float32"), batch_positives.astype("float32")))
 assert np.isclose(by_library[0], losses[semi_hard], atol=1e-6), "by hand and by the library differ"
-print(f"the library, for the first row of the batch: {by_library[0]:.4f}")
+print(f"the library, for the first pair of the batch: {by_library[0]:.4f}")
 
 # %% [markdown]
 # Beside NT-Xent (notebook 06) this is thrifty: *one* negative an anchor instead of all others in the batch, and a loss
@@ -214,17 +215,17 @@ notebook.table(quoted, dict(method="quoted only", d="d", slides="slides mAP"))
 # **Question.** The four constraints: which alone is worth most? Think of what it leaves for the encoder to find out.
 
 # %%
-results = verdicts.committed()  # data -> row -> seed -> numbers
+results = outcomes.committed()  # data -> row -> seed -> numbers
 table_5 = [*CONTROLS, "mix-mix", *(row.row for row in rows.values() if row.table == 5), MAIN_ROW]
 
-levels = {data: {name: verdicts.level(found[name]) for name in found} for data, found in results.items()}
+levels = {data: {name: outcomes.level(found[name]) for name in found} for data, found in results.items()}
 groups = {name: "control" if name in CONTROLS else name.split()[0] == "triplet" for name in table_5}
 notebook.forest(levels, table_5, "mAP, shallow classifier", groups=groups,
                 slides={name: row.slides for name, row in rows.items()})  # fmt: skip
 
 # %%
 for data, found in results.items():
-    means = {line["row"]: line["map"] for line in verdicts.table(found)}
+    means = {line["row"]: line["map"] for line in outcomes.table(found)}
     alone = {name: means[name] for name in means if name.startswith("triplet") and "joint" not in name}
     if alone:
         order = sorted(alone, key=alone.get, reverse=True)
@@ -244,7 +245,7 @@ for data, found in results.items():
 # %%
 lines = []
 for data, found in results.items():
-    shares = {line["row"]: line for line in verdicts.table(found)}
+    shares = {line["row"]: line for line in outcomes.table(found)}
     lines += [dict(data=data, row=name, map=f"{shares[name]['map_share']:.0%}", qbe=f"{shares[name]['qbe_share']:.0%}")
               for name in ("untrained encoder", "triplet joint", MAIN_ROW, f"{MAIN_ROW} d=1024")
               if name in shares and shares[name]["map_share"]]  # fmt: skip
@@ -294,11 +295,11 @@ for data, of_rows in curves.items():
 
 # %%
 judged = {
-    data: {relation.number: verdicts.judge(relation, found)[0] for relation in RELATIONS}
+    data: {relation.number: outcomes.judge(relation, found)[0] for relation in RELATIONS}
     for data, found in results.items()
 }
 notebook.table(
-    [dict(number=relation.number, claim=relation.claim) | {data: verdicts[relation.number] for data, verdicts in judged.items()}
+    [dict(number=relation.number, claim=relation.claim) | {data: of_claims[relation.number] for data, of_claims in judged.items()}
      for relation in RELATIONS],
     dict(number="", claim="the slides' claim") | {data: data for data in judged},
 )  # fmt: skip
@@ -309,10 +310,10 @@ notebook.table(
 # | part | here | why |
 # |---|---|---|
 # | TDCN++, mixture consistency, MixIT | whole; outputs equal those of independent implementations | the slides cite papers that say how |
-# | four snapshots of one training | at other steps: 0, 40, 300 and 3,000 (in the study 0, 20, 150 and 2,400) instead of 0, 500, 5,000 and 1.7 million | minutes, not weeks |
+# | four snapshots of one training | at other steps: with the profile tiny 0, 40, 300 and 3,000 (in the study 0, 20, 150 and 2,400) instead of 0, 500, 5,000 and 1.7 million | minutes, not weeks |
 # | OR rule, random crops, SpecAugment, NT-Xent, coincidence prediction, joint training | whole; what the slides leave open is named where it is set | |
 # | CNN14, 75 million weights | the network is whole (`full` profile, and PANNs' weights can be read); the course trains one of 8 to 16 channels instead of 64 | two CPU cores |
-# | AudioSet: two million clips, 527 classes | not here: made sounds and ESC-10 | it cannot be passed on, and needs a GPU for days |
+# | AudioSet: two million clips, 527 classes | not here: made sounds, and in the study ESC-10 | it cannot be passed on, and needs a GPU for days |
 # | levels of mAP | not comparable | other classes, other scenes |
 # | Tables 2 and 4 | each row trained here, by several seeds; judged above | |
 # | Table 5 | ours and the triplet system likewise; the other three quoted | other systems, two of them need video |
@@ -321,13 +322,16 @@ notebook.table(
 
 # %%
 measured_keys = ("map", "linear_map", "d_prime", "qbe")
-assert all(np.isfinite(measured[key]) for key in measured_keys) and measured["map"] > measured["chance"]
+assert all(np.isfinite(measured[key]) for key in measured_keys), "a measure without a value"
 assert np.isfinite(history["loss"]).all() and keras.backend.floatx() == "float32"
+notebook.verdict(verdicts, "the encoder trained by triplets is above chance", measured["map"] > measured["chance"],
+                 f"mAP {measured['map']:.3f} against {measured['chance']:.3f}")  # fmt: skip
 recorded = course.record(
     "11",
     rows={"triplet joint": {key: measured[key] for key in measured_keys}},
     triplet_first_losses=history["first_losses"],
-    verdicts=judged,
+    study=judged,
+    verdicts=verdicts,
 )
 print("recorded:", ", ".join(recorded))
 
@@ -340,7 +344,7 @@ print("recorded:", ", ".join(recorded))
 # | hinge with a margin of 0.1 on the unit sphere | Jansen et al. 2018 | `losses.Triplet` |
 # | semi-hard negative from the batch | after Schroff et al. 2015 | `Triplet._negatives` |
 # | all four at equal odds | "joint" | `models.TripletModel`, row `triplet joint` |
-# | share of supervised | 84 % and 41 % | `verdicts.table` |
+# | share of supervised | 84 % and 41 % | `outcomes.table` |
 # | few labels | "doubles state-of-the-art" there | `evaluation.label_curve` |
 
 # %% [markdown]

@@ -5,13 +5,17 @@ import hashlib
 import inspect
 import os
 import weakref
+import zlib
 from pathlib import Path
 
 import keras
 import numpy as np
 
-from sepcl_keras.core.files import BadInput, read_json, write_json, writing
+from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.files import read_json, write_json, writing
 from sepcl_keras.core.folders import PROGRESS, Sparing
+
+CHECKSUMS = "checksums.json"
 
 
 class GrowingArrays:
@@ -30,7 +34,7 @@ class GrowingArrays:
         self.folder, self.mark, self.done = Path(folder), mark, 0
         self.record, self.sparing = self.folder / PROGRESS, Sparing()
         try:
-            found = read_json(self.record)
+            found = read_json(self.record, dict)
             self.done = found["rows"] if found["mark"] == mark else 0
         except (BadInput, KeyError, TypeError):
             pass  # none there, or broken: from the beginning
@@ -73,15 +77,30 @@ class GrowingArrays:
             self.open_files.close()
 
     def finish(self):
-        """Gives the arrays, now whole, their names."""
+        """Gives the arrays, now whole, their names, and keeps a checksum of each in `checksums.json`."""
         self.close()
-        for path in self.parts:
-            if path.exists():  # else it got its name before a stop
-                os.replace(path, path.with_suffix(".npy"))
+        with writing(self.folder):
+            if all(path.exists() for path in self.parts):  # else some got their names before a stop, and sums were kept
+                sums = {path.with_suffix(".npy").name: checksum(path) for path in self.parts}
+                write_json(self.folder / CHECKSUMS, sums)
+            for path in self.parts:
+                if path.exists():
+                    os.replace(path, path.with_suffix(".npy"))
+
+
+def checksum(path):
+    """The CRC-32 of a file's bytes: a second or so for each 2 GB that are in memory."""
+    total = 0
+    with open(path, "rb") as file:
+        while block := file.read(2**20):
+            total = zlib.crc32(block, total)
+    return total
 
 
 class StoredArray:
     """An array on disk of which single stretches are read, each with one call to the system.
+
+    Where `checksums.json` beside it knows its checksum, the file is checked once, here; without, it is taken as it is.
 
     A memory map would do, but slowly where the file is not in memory yet: the system then fetches 128 KB around each
     page of 4, one page after the other. Its pages would also count as the process's own memory.
@@ -94,8 +113,12 @@ class StoredArray:
         self.path = path
         try:
             self.array = np.lib.format.open_memmap(path, mode="r")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, EOFError) as error:
             raise BadInput(f"{path}: expected a whole array ({error}).") from None
+        sums = Path(path).with_name(CHECKSUMS)
+        expected = read_json(sums, dict).get(Path(path).name) if sums.exists() else None
+        if expected is not None and checksum(path) != expected:
+            raise BadInput(f"{path}: changed since it was written, by its checksum; delete its folder to make it anew.")
         if self.array.dtype != dtype or self.array.ndim != ndim or not self.array.flags.c_contiguous:
             found = f"{self.array.dtype} of shape {self.array.shape}"
             raise BadInput(f"{path}: {found}; expected {np.dtype(dtype)} with {ndim} axes.")

@@ -5,7 +5,8 @@ import zipfile
 
 import keras
 
-from sepcl_keras.core.files import BadInput, atomic, path_of
+from sepcl_keras.core.checks import BadInput, path_of
+from sepcl_keras.core.files import atomic
 
 
 def save_model(model, path):

@@ -1,6 +1,6 @@
 """A network's variables, set from arrays that bear the names of another program."""
 
-from sepcl_keras.core.files import BadInput, array
+from sepcl_keras.core.checks import BadInput, array
 
 
 def _without_ones(shape):

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import keras
 
-from sepcl_keras.core.files import BadInput, fingerprint, read_json, write_json
+from sepcl_keras.core.checks import BadInput, path_of
+from sepcl_keras.core.files import fingerprint, read_json, write_json
 from sepcl_keras.core.folders import atomic_folder
 
 PACKAGE = Path(__file__).resolve().parents[1]
@@ -20,7 +21,7 @@ CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else 
 
 def artifacts_folder(out=None):
     """The folder of all artifacts: `out`, else `artifacts` in the checkout, or in the current folder without one."""
-    return Path(out) if out else (CHECKOUT or Path.cwd()) / "artifacts"
+    return path_of("OUT", out) if out else (CHECKOUT or Path.cwd()) / "artifacts"
 
 
 def shown(path):
@@ -85,7 +86,7 @@ class Artifacts:
         manifest = folder / "manifest.json"
 
         def fits():
-            return manifest.exists() and read_json(manifest).get("fingerprint") == mark
+            return manifest.exists() and read_json(manifest, dict).get("fingerprint") == mark
 
         seconds = None
         if not fits():
@@ -101,7 +102,7 @@ class Artifacts:
         how = "loaded from" if seconds is None else f"made in {seconds:.0f} s, kept in"
         print(f"{name}: {how} {shown(folder)}.")
         try:
-            loaded = load(folder), read_json(manifest)["history"]
+            loaded = load(folder), read_json(manifest, dict)["history"]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise BadInput(
                 f"{folder}: expected a whole artifact, but {error}; delete the folder to make it anew."

@@ -4,16 +4,18 @@ Everything lives in `artifacts/<profile>/<data>/seed<k>/`.
 """
 
 import dataclasses
+import json
 
-import numpy as np
-
-from sepcl_keras.core.backend import advice, inference, keep_memory, make_repeatable, start_xla, use_all_devices
-from sepcl_keras.core.files import BadInput, atomic, fingerprint, read_json, write_json
+from sepcl_keras.core.arrays import StoredArray
+from sepcl_keras.core.backend import advice, keep_memory, make_repeatable, start_xla, use_all_devices
+from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.files import fingerprint, read_json, write_json
 from sepcl_keras.core.saved import save_model
 from sepcl_keras.course.artifacts import Artifacts, artifacts_folder, code, running
 from sepcl_keras.course.profiles import get_profile
-from sepcl_keras.course.slides import MAIN_ROW, read_rows
+from sepcl_keras.course.slides import MAIN_ROW, Row, read_rows
 from sepcl_keras.encoder.embedding import embed_log_mel, load_encoder
+from sepcl_keras.encoder.network import CNN14
 from sepcl_keras.encoder.recipe import new_encoder, pretrain, train_supervised
 from sepcl_keras.evaluation.classifiers import shallow_classifier
 from sepcl_keras.evaluation.controls import CONTROLS
@@ -23,9 +25,8 @@ from sepcl_keras.scenes.mixing import Scenes
 from sepcl_keras.separation.metrics import evaluate_separation
 from sepcl_keras.separation.recipe import train_separator
 from sepcl_keras.separation.separate import load_separator
-from sepcl_keras.views.log_mel import log_mel_model
 from sepcl_keras.views.pairs import ViewPairs
-from sepcl_keras.views.stored import TRUE_SOURCES, Views, write_source_views, write_views
+from sepcl_keras.views.stored import TRUE_SOURCES, Views, write_log_mel, write_source_views, write_views
 
 # What makes the artifacts. An artifact depends on all that these modules import, too (see `artifacts.code`).
 DATA = ("scenes.mixing", "views.log_mel")
@@ -47,12 +48,14 @@ class Course(Artifacts):
     def __init__(self, profile="tiny", data="made", seed=0, out=None):
         if isinstance(seed, str) and seed.isdecimal():
             seed = int(seed)
-        if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
-            raise BadInput(f"SEED={seed!r}: expected a whole number, zero or more.")
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
+            raise BadInput(f"SEED={seed!r}: expected a whole number from 0 to 4294967295.")
         self.arguments = profile, data, seed, out
         self.profile, self.seed = get_profile(profile), seed
         self.bank = open_bank(data, self.profile)
-        super().__init__(artifacts_folder(out) / profile / self.bank.name / f"seed{seed}")
+        # Folders of one name that hold other sounds are told apart.
+        name = "made" if data == "made" else f"{self.bank.name}-{fingerprint(self.bank.definition)[:6]}"
+        super().__init__(artifacts_folder(out) / profile / name / f"seed{seed}")
         p = self.profile
         self.scenes = {
             split: Scenes(self.bank, split, p.scenes[split], p.clip_seconds, p.sample_rate) for split in SPLITS
@@ -90,15 +93,15 @@ class Course(Artifacts):
     def log_mel(self, split):
         """Log-mel spectrograms (scenes, frames, mels) of a split's mixtures, float16, a memory map."""
 
-        def make(folder):
-            mixtures, features = self.scenes[split].mixtures(), inference(log_mel_model(), 64)
-            parts = [features(mixtures[i : i + 64]).astype("float16") for i in range(0, len(mixtures), 64)]
-            with atomic(folder / "log_mel.npy") as temporary:
-                np.save(temporary, np.concatenate(parts))
+        if split not in SPLITS:
+            raise BadInput(f"split={split!r}: expected one of {', '.join(SPLITS)}.")
+        definition = self._data_definition() | {"split": split, "code": code(*DATA, "views.stored")}
 
-        definition = self._data_definition() | {"split": split}
+        def make(folder):
+            write_log_mel(folder, self.scenes[split], fingerprint(definition))
+
         return self.load_or_train(
-            f"log_mel/{split}", definition, make, lambda folder: np.load(folder / "log_mel.npy", mmap_mode="r")
+            f"log_mel/{split}", definition, make, lambda folder: StoredArray(folder / "log_mel.npy", "float16", 3).array
         )[0]
 
     def snapshots(self):
@@ -133,12 +136,14 @@ class Course(Artifacts):
     def encoder(self, row=None, seed=None, log=None, show=True):
         """An encoder pretrained as `row` says, and its history.
 
-        Without a row it is the main one, at the profile's full size; with one, at the size of the ablations. `log` and
-        `show` are for a training, where there is one: see `fit`.
+        Without a row it is the main one, at the profile's full size; with one, a `Row` or its name, at the size of the
+        ablations. `log` and `show` are for a training, where there is one: see `fit`.
         """
         p, seed = self.profile, self.seed if seed is None else seed
         main = row is None
-        row = row or read_rows()[MAIN_ROW]
+        row = read_rows().get(MAIN_ROW if main else row, row) if main or isinstance(row, str) else row
+        if not isinstance(row, Row):
+            raise BadInput(f"row={row!r}: expected one of {', '.join(read_rows())}, or a Row.")
         size = dict(
             embedding_dim=row.d or p.embedding_dim, width=p.width if main else p.ablation_width,
             steps=p.pretraining_steps if main else p.ablation_steps * row.longer, learning_rate=p.learning_rate,
@@ -197,7 +202,9 @@ class Course(Artifacts):
 
     def embeddings(self, encoder, seed=0):
         """Split → h (scenes, windows, d) of an encoder, or, drawn by `seed`, of what it names of `CONTROLS`."""
-        control, d = CONTROLS.get(encoder), self.profile.embedding_dim
+        control, d = CONTROLS.get(encoder) if isinstance(encoder, str) else None, self.profile.embedding_dim
+        if not control and not isinstance(encoder, CNN14):
+            raise BadInput(f"embeddings of {encoder!r}: expected a CNN14, or one of {', '.join(CONTROLS)}.")
         log_mels = {split: self.log_mel(split) for split in SPLITS}
         return {split: control(x, d, seed) if control else embed_log_mel(x, encoder) for split, x in log_mels.items()}
 
@@ -227,6 +234,12 @@ class Course(Artifacts):
 
     def record(self, number, **results):
         """Keeps a notebook's numbers in `results/NN.json`, with what they were made from, and returns them."""
+        try:
+            json.dumps(results, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise BadInput(
+                f"record {number}: expected what JSON holds, numbers, text, lists, dicts ({error})."
+            ) from None
         content = {
             "notebook": number, "profile": self.profile.name, "data": self.bank.name, "seed": self.seed,
             "fingerprint": self._results_mark(), "results": results,
@@ -237,5 +250,5 @@ class Course(Artifacts):
     def results(self, number):
         """The numbers that notebook `number` recorded, or None where it has not run with these settings."""
         path = self.folder / "results" / f"{number}.json"
-        content = read_json(path) if path.exists() else {}
+        content = read_json(path, dict) if path.exists() else {}
         return content["results"] if content.get("fingerprint") == self._results_mark() else None

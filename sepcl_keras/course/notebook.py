@@ -9,7 +9,7 @@ import numpy as np
 from IPython import get_ipython
 from IPython.display import HTML, Audio, Markdown, display
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.course.course import Course
 from sepcl_keras.views.log_mel import LogMel
 
@@ -194,3 +194,14 @@ def table(rows, columns):
     lines = ["| " + " | ".join(columns.values()) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(cell(row.get(key)) for key in columns) + " |" for row in rows]
     display(Markdown("\n".join(lines)))
+
+
+def verdict(verdicts, claim, holds, numbers):
+    """One line on whether a claim about sounds or training holds in this run, and by which numbers; gives `holds`.
+
+    Nothing is raised: with other sounds, another size or another seed a claim may turn out false, and the notebook goes
+    on. `verdicts`, a dict from claim to bool, keeps the answer for `course.record`.
+    """
+    verdicts[claim] = bool(holds)  # a NaN holds nothing
+    print(f"{'✓ holds' if verdicts[claim] else '✗ does not hold here'}: {claim} ({numbers})")
+    return verdicts[claim]

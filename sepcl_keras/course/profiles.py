@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 
 
 @dataclasses.dataclass(frozen=True)

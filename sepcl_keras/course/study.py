@@ -22,11 +22,12 @@ import keras
 import numpy as np
 
 from sepcl_keras.core.backend import has_gpu, processes
-from sepcl_keras.core.files import BadInput, atomic, fingerprint
+from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.files import atomic, fingerprint
 from sepcl_keras.course.artifacts import PACKAGE
 from sepcl_keras.course.course import Course
+from sepcl_keras.course.outcomes import FOLDER, by_name, read, report
 from sepcl_keras.course.slides import plan, read_rows, training_of
-from sepcl_keras.course.verdicts import FOLDER, by_name, read, report
 from sepcl_keras.evaluation.classifiers import label_curve
 from sepcl_keras.evaluation.controls import CONTROLS
 from sepcl_keras.evaluation.intervals import map_draws
@@ -34,7 +35,7 @@ from sepcl_keras.evaluation.metrics import average_precisions
 from sepcl_keras.scenes.banks import SPLITS
 from sepcl_keras.views.stored import TRUE_SOURCES
 
-VERSION = 2  # of what a run means: raised when the code changes that, so that older numbers do not count
+VERSION = 3  # of what a run means: raised when the code changes that, so that older numbers do not count
 # Of a profile, what no run of the study depends on: sizes of the networks that are no part of it.
 NOT_DEFINING = ("name", "width", "pretraining_steps", "supervised_steps")
 

@@ -5,7 +5,8 @@ import itertools
 import numpy as np
 
 from sepcl_keras.core.backend import inference
-from sepcl_keras.core.files import BadInput, array, numbers, path_of, progress
+from sepcl_keras.core.checks import BadInput, array, numbers, path_of
+from sepcl_keras.core.files import progress
 from sepcl_keras.core.saved import load_model
 from sepcl_keras.encoder.network import CNN14
 from sepcl_keras.views.log_mel import HOP, MEL_BANDS, PATCH_FRAMES, PATCH_SAMPLES, LogMel, log_mel_model, windows

@@ -9,7 +9,8 @@ import importlib.util
 import keras
 import numpy as np
 
-from sepcl_keras.core.files import BadInput, atomic, one_of, path_of
+from sepcl_keras.core.checks import BadInput, one_of, path_of
+from sepcl_keras.core.files import atomic
 from sepcl_keras.core.folders import atomic_folder
 from sepcl_keras.encoder.embedding import in_float32
 from sepcl_keras.views.log_mel import LOG_OFFSET, MEL_BANDS, PATCH_SAMPLES, RECIPES, LogMel, mel_matrix

@@ -12,7 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from sepcl_keras.core.files import BadInput, numbers
+from sepcl_keras.core.checks import BadInput, numbers
 from sepcl_keras.encoder.embedding import embed, in_float32, load_encoder
 from sepcl_keras.views.log_mel import HOP, PATCH_SAMPLES
 

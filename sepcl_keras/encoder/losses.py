@@ -4,7 +4,7 @@ import keras
 from keras import ops
 
 from sepcl_keras.core.backend import full_precision
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput, check_number
 
 
 def unit_rows(*arrays):
@@ -39,13 +39,14 @@ class NTXent(keras.losses.Loss):
             all others. Half precision is taken to float32.
 
     Raises:
-        BadInput: for other shapes.
+        BadInput: for other shapes, or a temperature that is not above zero.
 
     Source: Chen et al. 2020; the slides' similarity loss.
     """
 
     def __init__(self, temperature=0.2, name="nt_xent", **kwargs):
         super().__init__(name=name, **kwargs)
+        check_number("NTXent: temperature", temperature, above=0)
         self.temperature = temperature
 
     def call(self, z_a, z_b):
@@ -121,7 +122,7 @@ class Triplet(keras.losses.Loss):
             to float32.
 
     Raises:
-        BadInput: for other shapes.
+        BadInput: for other shapes, or a margin below zero.
 
     Source: Jansen et al. 2018 for margin and distance; Schroff et al. 2015 for the semi-hard negative; where there is
     none, the rule of TensorFlow Addons' `TripletSemiHardLoss`.
@@ -129,6 +130,7 @@ class Triplet(keras.losses.Loss):
 
     def __init__(self, margin=0.1, name="triplet", **kwargs):
         super().__init__(name=name, **kwargs)
+        check_number("Triplet: margin", margin, least=0)
         self.margin = margin
 
     def call(self, anchors, positives):

@@ -4,23 +4,37 @@ import keras
 from keras import ops
 
 from sepcl_keras.core.backend import fused_batch_norm
+from sepcl_keras.core.checks import BadInput, check_axes, check_number, one_of
 from sepcl_keras.core.dense import Dense
-from sepcl_keras.core.files import BadInput, one_of
 from sepcl_keras.encoder import kernels
 from sepcl_keras.views.log_mel import MEL_BANDS, PATCH_FRAMES, RECIPES
 
 
 @keras.saving.register_keras_serializable(package="sepcl_keras")
 class BatchNorm(keras.layers.BatchNormalization):
-    """Keras' batch normalisation with PyTorch's defaults; fused where the backend is TensorFlow."""
+    """Keras' batch normalisation over the last axis with PyTorch's defaults; fused where the backend is TensorFlow.
+
+    The variance is the mean squared distance from the mean. Keras on torch has the mean square less the squared mean,
+    which in float32 gives negative numbers for a loud band that hardly changes, and so no number.
+    """
 
     def __init__(self, epsilon=1e-5, momentum=0.9, **kwargs):
         super().__init__(epsilon=epsilon, momentum=momentum, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
-        if keras.backend.backend() != "tensorflow":
-            return super().call(inputs, training=training, mask=mask)
-        return fused_batch_norm(self, inputs, bool(training) and self.trainable)
+        of_batch = bool(training) and self.trainable
+        if keras.backend.backend() == "tensorflow" and self.compute_dtype != "float64":
+            y, mean, variance = fused_batch_norm(self, inputs, of_batch)
+        else:
+            x = ops.cast(inputs, "float64" if self.compute_dtype == "float64" else "float32")
+            axes = tuple(range(len(x.shape) - 1))
+            statistics = (ops.mean(x, axes), ops.var(x, axes)) if of_batch else (self.moving_mean, self.moving_variance)
+            mean, variance, beta, gamma = (ops.cast(part, x.dtype) for part in (*statistics, self.beta, self.gamma))
+            y = ops.batch_normalization(x, mean, variance, -1, beta, gamma, self.epsilon)
+        if of_batch:
+            for moving, batch in ((self.moving_mean, mean), (self.moving_variance, variance)):
+                moving.assign(moving * self.momentum + ops.cast(batch, moving.dtype) * (1.0 - self.momentum))
+        return ops.cast(y, self.compute_dtype)
 
 
 def convolved(layer, x):
@@ -41,7 +55,7 @@ class ConvBlock(keras.layers.Layer):
         super().__init__(**kwargs)
         self.filters, self.pool = filters, pool
         inner = dict(dtype=self.dtype_policy)
-        convolution = dict(kernel_size=3, padding="same", use_bias=False, **inner)
+        convolution = dict(kernel_size=3, padding="same", use_bias=False, data_format="channels_last", **inner)
         self.conv1 = keras.layers.Conv2D(filters, name="conv1", **convolution)
         self.conv2 = keras.layers.Conv2D(filters, name="conv2", **convolution)
         self.bn1, self.bn2 = BatchNorm(name="bn1", **inner), BatchNorm(name="bn2", **inner)
@@ -56,7 +70,7 @@ class ConvBlock(keras.layers.Layer):
         x = ops.relu(self.bn1(convolved(self.conv1, x), training=training))
         x = ops.relu(self.bn2(convolved(self.conv2, x), training=training))
         # The stride is said although it is the default: Keras on JAX takes none for all dimensions' and fails.
-        return ops.average_pool(x, self.pool, self.pool) if self.pool > 1 else x
+        return ops.average_pool(x, self.pool, self.pool, data_format="channels_last") if self.pool > 1 else x
 
     def get_config(self):
         return super().get_config() | {"filters": self.filters, "pool": self.pool}
@@ -80,6 +94,8 @@ class CNN14(keras.Model):
 
     def __init__(self, embedding_dim=128, width=64, recipe="vggish", **kwargs):
         super().__init__(**kwargs)
+        check_number("CNN14: embedding_dim", embedding_dim, least=1, whole=True)
+        check_number("CNN14: width", width, least=1, whole=True)
         self.embedding_dim, self.width, self.recipe = embedding_dim, width, one_of("recipe", recipe, RECIPES)
         inner = dict(dtype=self.dtype_policy)
         self.bn0 = BatchNorm(name="bn0", **inner)  # one mean and variance a mel band
@@ -98,6 +114,7 @@ class CNN14(keras.Model):
         self.bottleneck.build((None, shape[-1]))
 
     def call(self, log_mel, training=None):
+        check_axes("CNN14: log-mel patches", log_mel.shape, "clips", "frames", MEL_BANDS)
         frames = log_mel.shape[1]
         if frames is not None and frames < PATCH_FRAMES:
             raise BadInput(f"CNN14: an input of {frames} frames; expected at least {PATCH_FRAMES}, one patch.")

@@ -5,7 +5,8 @@ import math
 import keras
 from keras import ops
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput, check_alike, check_number, one_of
+from sepcl_keras.core.draws import stream
 from sepcl_keras.encoder.heads import CoincidenceHead, SimilarityHead
 from sepcl_keras.encoder.losses import Coincidence, NTXent, Triplet
 from sepcl_keras.training.step import TensorFlowStep
@@ -22,20 +23,21 @@ class TripletModel(TensorFlowStep, keras.Model):
     Args:
         encoder: patches to h (N, d), here scaled to length one by the loss.
         constraints: names of `CONSTRAINTS`; several at equal odds are the joint system.
-        seed: of the draws.
+        seed: of the draws: which constraint, and, each from a stream of its own, how strong.
 
     Raises:
-        BadInput: for a constraint that is unknown or listed twice, or none at all.
+        BadInput: for a constraint that is unknown or listed twice, none at all, or views of two shapes.
 
     Source: Jansen et al. 2018.
     """
 
     def __init__(self, encoder, constraints=tuple(CONSTRAINTS), seed=None, **kwargs):
         super().__init__(**kwargs)
-        if not constraints or set(constraints) - set(CONSTRAINTS) or len(set(constraints)) < len(constraints):
-            raise BadInput(f"constraints={constraints}: expected some of {', '.join(CONSTRAINTS)}, each once.")
+        known = [name for name in CONSTRAINTS if isinstance(constraints, list | tuple) and name in constraints]
+        if not known or len(known) < len(constraints):
+            raise BadInput(f"constraints={constraints!r}: expected some of {', '.join(CONSTRAINTS)}, each once.")
         self.encoder, self.triplet, self.constraints = encoder, Triplet(), tuple(constraints)
-        self.generator = keras.random.SeedGenerator(seed)
+        self.generator = keras.random.SeedGenerator(stream(seed, "TripletModel"))
         self.transforms = [CONSTRAINTS[name](seed=seed) for name in constraints if CONSTRAINTS[name]]
         self.trackers = {
             name: keras.metrics.Mean(name=name) for name in ("triplet", "alignment", "uniformity", "spread")
@@ -43,6 +45,7 @@ class TripletModel(TensorFlowStep, keras.Model):
 
     def call(self, views, training=None):
         anchors, others = views
+        check_alike("TripletModel: views", anchors.shape, others.shape)
         candidates = [transform(anchors, training=training) for transform in self.transforms]
         candidates += [others] if "proximity" in self.constraints else []
         draws = keras.random.uniform((ops.shape(anchors)[0], 1, 1), dtype="float32", seed=self.generator)
@@ -80,15 +83,16 @@ class ContrastiveModel(TensorFlowStep, keras.Model):
         augmented: which view of a pair it is for, `"both"`, `"first"` or `"second"`.
 
     Raises:
-        BadInput: for another `augmented`, two weights of zero, or another number of arrays.
+        BadInput: for another `augmented`, a negative weight or two of zero, another number of arrays or several shapes.
     """
 
     def __init__(
         self, encoder, similarity=1.0, coincidence=1.0, temperature=0.2, augmentation=None, augmented="both", **kwargs
     ):
         super().__init__(**kwargs)
-        if augmented not in AUGMENTED:
-            raise BadInput(f"augmented={augmented!r}: expected one of {', '.join(AUGMENTED)}.")
+        one_of("augmented", augmented, AUGMENTED)
+        check_number("similarity", similarity, least=0)
+        check_number("coincidence", coincidence, least=0)
         if not similarity and not coincidence:
             raise BadInput("similarity=0, coincidence=0: expected at least one weight above zero.")
         self.encoder, self.augmentation, self.augmented = encoder, augmentation, augmented
@@ -105,6 +109,7 @@ class ContrastiveModel(TensorFlowStep, keras.Model):
     def call(self, views, training=None):
         if len(views) not in (2, 4):
             raise BadInput(f"ContrastiveModel: {len(views)} arrays of patches; expected a pair, or two.")
+        check_alike("ContrastiveModel: views", *(view.shape for view in views))
         views = list(views)
         if self.augmentation is not None:
             chosen = views[AUGMENTED[self.augmented]]

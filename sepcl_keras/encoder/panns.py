@@ -4,12 +4,12 @@ import warnings
 
 import numpy as np
 
-from sepcl_keras.core.files import BadInput, path_of
+from sepcl_keras.core.checks import BadInput, path_of
 from sepcl_keras.core.weights import assign
 from sepcl_keras.encoder.network import CNN14
 from sepcl_keras.views.log_mel import MEL_BANDS, mel_matrix
 
-FC1 = 2048  # PANNs' d
+FC1 = 2048  # PANNs' own d
 
 
 def _places(encoder, size):
@@ -35,15 +35,16 @@ def _own(title, weights):
     """The weights without what a wrapper put before their names, such as `module.` or `base.`; others are left out."""
     prefixes = {name[: -len("bn0.weight")] for name in weights if f".{name}".endswith(".bn0.weight")}
     if len(prefixes) > 1:
-        found = " and ".join(sorted(map(repr, prefixes)))
-        raise BadInput(f"{title}: {found} each lead to a bn0.weight; expected the names of one CNN14.")
+        raise BadInput(
+            f"{title}: {' and '.join(sorted(map(repr, prefixes)))} lead to a bn0.weight; expected one CNN14."
+        )
     prefix = "".join(prefixes)
-    return {str(name).removeprefix(prefix): weights[name] for name in weights if str(name).startswith(prefix)}
+    return {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
 
 
 def _size(weights):
     """The rows of `fc1`, and where it is left out those that PANNs' own has."""
-    return next(iter(np.shape(weights.get("fc1.weight", ()))), 0) or FC1
+    return next(iter(np.shape(weights.get("fc1.weight", range(FC1)))), None)
 
 
 def load_panns_weights(encoder, weights):

@@ -3,8 +3,9 @@
 import keras
 
 from sepcl_keras.core.backend import make_repeatable
+from sepcl_keras.core.checks import one_of
 from sepcl_keras.core.dense import Dense
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.draws import stream
 from sepcl_keras.encoder.network import CNN14
 from sepcl_keras.encoder.objectives import ContrastiveModel, TripletModel
 from sepcl_keras.training.loop import Batches, fit
@@ -19,7 +20,7 @@ AUGMENTATIONS = {
 
 def new_encoder(embedding_dim, width, seed):
     """A `CNN14` with weights drawn from the seed, whatever was drawn before."""
-    make_repeatable(seed)
+    make_repeatable(stream(seed, "weights of the encoder"))
     encoder = CNN14(embedding_dim, width)
     encoder.build((None, PATCH_FRAMES, MEL_BANDS))
     return encoder
@@ -42,8 +43,8 @@ def pretrain(
     if constraints:
         model = TripletModel(encoder, constraints, seed=seed)
     else:
-        if augmentation not in AUGMENTATIONS and augmentation is not None:
-            raise BadInput(f"augmentation={augmentation!r}: expected one of {', '.join(AUGMENTATIONS)}, or None.")
+        if augmentation is not None:
+            one_of("augmentation", augmentation, AUGMENTATIONS)
         layer = AUGMENTATIONS[augmentation](seed) if augmentation else None
         model = ContrastiveModel(encoder, similarity, coincidence, augmentation=layer)
         definition |= {"similarity": similarity, "coincidence": coincidence, "augmentation": augmentation}
@@ -57,7 +58,7 @@ def train_supervised(log_mel, labels, profile, seed, folder=None):
     model = keras.Sequential([SpecAugment(seed=seed), encoder, keras.layers.ReLU(), Dense(labels.shape[1])])
     history = fit(
         model,
-        lambda steps: Batches(log_mel, PATCH_FRAMES, 2 * profile.batch_size, steps, seed, labels),
+        lambda steps: Batches(log_mel, PATCH_FRAMES, 2 * profile.batch_size, steps, stream(seed, "supervised"), labels),
         profile.supervised_steps,
         profile.learning_rate,
         loss=keras.losses.BinaryCrossentropy(from_logits=True),

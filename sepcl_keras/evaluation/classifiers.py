@@ -6,7 +6,8 @@ from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
 from sepcl_keras.core.backend import number_of_devices
-from sepcl_keras.core.files import BadInput, numbers
+from sepcl_keras.core.checks import BadInput, numbers
+from sepcl_keras.core.draws import generator
 from sepcl_keras.evaluation.metrics import mean_average_precision, multi_hot
 
 BATCH = 512  # windows in training
@@ -64,7 +65,7 @@ def label_curve(train, labels, test, test_labels, counts=(1, 5, 20), seed=0):
     _same("labels", len(labels), len(train), "clips")
     found = {count: [] for count in counts}
     for choice in range(LABEL_CHOICES):
-        rng = np.random.default_rng((seed, choice))
+        rng = generator(seed, "label curve", choice)
         positives = [rng.permutation(np.flatnonzero(label)) for label in labels.T]
         for count, maps in found.items():
             chosen = np.unique(np.concatenate([clips[:count] for clips in positives]))
@@ -109,7 +110,7 @@ def shallow_classifier(train, labels, validation, validation_labels, test, seed,
     windows = train.reshape(-1, train.shape[2])
     targets = np.repeat(labels.astype("float32"), train.shape[1], axis=0)
     mean, deviation = _statistics(windows)
-    rng = np.random.default_rng(seed)
+    rng = generator(seed, "shallow classifier")
     first, second = (keras.initializers.GlorotUniform(seed=int(s)) for s in rng.integers(2**31, size=2))
     model = keras.Sequential(
         [

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.draws import generator
 from sepcl_keras.views.log_mel import PATCH_FRAMES, windows
 
 
@@ -26,7 +27,7 @@ def random_projection(log_mels, d, seed=0):
     between bare patches go.
     """
     size = PATCH_FRAMES * log_mels.shape[2]
-    matrix = np.random.default_rng(seed).standard_normal((size, d), "float32") / d**0.5
+    matrix = generator(seed, "random projection").standard_normal((size, d), "float32") / d**0.5
     clips = (windows(log_mels[i : i + 1]).reshape(-1, size) for i in range(len(log_mels)))
     return np.stack([patches.astype("float32") @ matrix for patches in clips])
 

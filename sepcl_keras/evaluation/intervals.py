@@ -12,7 +12,7 @@ import numpy as np
 from scipy.special import ndtri
 from scipy.stats import t as student_t
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.evaluation.classifiers import linear_probe
 from sepcl_keras.evaluation.metrics import AUC_MARGIN, d_prime, labels_and_scores, mean_average_precision
 from sepcl_keras.evaluation.retrieval import query_by_example_map

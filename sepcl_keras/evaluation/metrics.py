@@ -9,7 +9,7 @@ import numpy as np
 from scipy.special import ndtri
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from sepcl_keras.core.files import BadInput, numbers
+from sepcl_keras.core.checks import BadInput, numbers
 
 AUC_MARGIN = 1e-6  # a perfect AUC would be an infinite d′; this limit is 6.72
 

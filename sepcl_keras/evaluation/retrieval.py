@@ -3,7 +3,8 @@
 import numpy as np
 from sklearn.metrics import average_precision_score
 
-from sepcl_keras.core.files import BadInput, numbers
+from sepcl_keras.core.checks import BadInput, numbers
+from sepcl_keras.core.draws import generator
 from sepcl_keras.evaluation.metrics import multi_hot
 
 
@@ -56,7 +57,7 @@ def query_by_example_map(embeddings, labels, seed=0, most=100):
         raise BadInput(f"labels with {len(labels)} clips: expected {len(embeddings)}, as in the embeddings.")
     per_class, chance = np.full((2, labels.shape[1]), np.nan)
     for c, label in enumerate(labels.T):
-        rng = np.random.default_rng((seed, c))  # one stream a class: adding classes changes no other class
+        rng = generator(seed, "query by example", c)  # one stream a class: adding classes changes no other class
         with_class, without = (
             clips if len(clips) <= most else rng.choice(clips, most, replace=False)
             for clips in (np.flatnonzero(label), np.flatnonzero(label == 0))

@@ -1,22 +1,35 @@
 """Files ↔ waveforms: reading any common format as mono at one rate, writing wav, and where a waveform has sound."""
 
 import functools
-from pathlib import Path
+import warnings
 
 import numpy as np
 import soundfile
 import soxr
 
-from sepcl_keras.core.files import BadInput, atomic, writing
+from sepcl_keras.core.checks import BadInput, check_number, path_of
+from sepcl_keras.core.files import atomic, writing
+from sepcl_keras.scenes import headers
 
 SHORTEST = 0.1  # seconds of sound below which a file is refused
 SILENCE = 1e-4  # peak below which a file counts as silent, -80 dB of full scale
 EDGE_DB = 60.0  # what lies this far below the peak at either end is padding
 ACTIVE_DB = 30.0  # frames within this range of the loudest one count for the level
 FRAME_SECONDS = 0.02  # of the frames for the level
-# tensorflow-io wants the sample type stored in the file; with another one its wav reader ends the whole process.
-_STORED = {"PCM_16": "int16", "PCM_24": "int32", "PCM_32": "int32"}
-_STORED |= dict.fromkeys(("FLOAT", "VORBIS", "MPEG_LAYER_III"), "float32")
+LOWEST_RATE = 1_000  # Hz; what is stored at a lower one is no sound
+UNKNOWN = 2**62  # libsndfile gives so many samples or more where a file does not say how many it holds
+LOUDEST = 16.0  # a peak above this is no float sample in [-1, 1], but an integer
+
+
+class _Straight(soundfile.SoundFile):
+    """A file that is read from its beginning to its end.
+
+    soundfile seeks after each read, to where it is. An MP3 then lacks what its next frames borrow from those before,
+    and a FLAC that does not say its length ends in an error.
+    """
+
+    def seekable(self):
+        return False
 
 
 def read(path, sample_rate=16_000):
@@ -35,30 +48,34 @@ def read(path, sample_rate=16_000):
 
 
 def duration(path):
-    """Seconds of sound in a file, by its header. Raises `BadInput` for a file that is missing or unreadable."""
-    return _opened(path, soundfile.info).duration
+    """Seconds of sound in a file, None where it does not say. Raises `BadInput` as `blocks` does."""
+    with _opened(path) as file:
+        return file.seconds
 
 
 def blocks(path, sample_rate=16_000):
     """The sound that `read` gives, as a generator of waveforms (samples,) of about a second: for files of any length.
 
-    Short and silent files pass. Raises `BadInput` for a file that is missing, unreadable, empty or not finite; of what
-    lies within the file, when it gets there.
+    Short and silent files pass. Raises `BadInput` for a file that is missing, unreadable, empty or not finite, or of
+    which only a part would be read; of what lies within the file, when it gets there. Warns of samples far outside of
+    [-1, 1].
     """
-    with _opened(path, soundfile.SoundFile) as file:
+    check_number("sample_rate", sample_rate, least=1, whole=True)
+    samples, peak = 0, 0.0
+    with _opened(path) as file:
         resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")
-        samples, ended = 0, False
-        while not ended:
-            channels = _opened(path, lambda _: file.read(file.samplerate, dtype="float32", always_2d=True))
+        for channels in _seconds(path, file):
             if not np.isfinite(channels).all():
                 raise BadInput(f"{path}: expected finite samples, but the file holds NaN or infinity.")
-            ended = not len(channels)
-            waveform = resampler.resample_chunk(channels.mean(axis=1), last=ended)
+            peak = max(peak, np.abs(channels).max(initial=0.0))
+            waveform = resampler.resample_chunk(channels.mean(axis=1), last=not len(channels))
             samples += len(waveform)
             if len(waveform):
                 yield waveform
     if not samples:
         raise BadInput(f"{path}: expected sound, but the file holds no samples at {sample_rate} Hz.")
+    if peak > LOUDEST:
+        warnings.warn(f"{path}: samples up to {peak:g}; expected floats in the range -1 to 1.", stacklevel=2)
 
 
 def write(path, waveform, sample_rate=16_000):
@@ -72,46 +89,98 @@ def write(path, waveform, sample_rate=16_000):
     if not np.isfinite(waveform).all():
         raise BadInput(f"{path}: expected finite samples to write, but the waveform holds NaN or infinity.")
     with writing(path, soundfile.SoundFileError), atomic(path) as temporary:
-        soundfile.write(temporary, waveform, sample_rate, format="WAV", subtype="PCM_16")
+        # Rounded here: libsndfile would cut off.
+        integers = np.clip(np.rint(waveform * 2.0**15), -(2**15), 2**15 - 1).astype("int16")
+        soundfile.write(temporary, integers, sample_rate, format="WAV", subtype="PCM_16")
 
 
 def read_in_graph(path):
     """The sound in a file as TensorFlow sees it: float32 tensor (samples,), channels averaged, and its rate in Hz.
 
-    tensorflow-io decodes inside a TensorFlow graph, at the file's own rate; only the header is read outside, for the
-    type of the stored samples. Raises `BadInput` for a file that is missing or unreadable, or an encoding it lacks.
+    tensorflow-io decodes inside a TensorFlow graph, at the file's own rate, the layouts of files that it was seen to
+    read right (`headers.graph_type`); of others it would give nothing, wrong samples, or end the process, so soundfile
+    reads them. Raises `BadInput` for a file that `blocks` would refuse.
     """
-    encoding = _opened(path, soundfile.info).subtype
-    if encoding not in _STORED:
-        raise BadInput(f"{path}: expected one of the encodings {', '.join(_STORED)}, not {encoding}.")
-    return _graph_reader(_STORED[encoding])(str(path))
+    import tensorflow as tf
+
+    with _opened(path) as file, headers.mapped(file.name) as data:
+        stored = headers.graph_type(data, file.format, file.subtype)
+        if stored is None:
+            channels = np.concatenate(list(_seconds(path, file)))
+            return tf.constant(channels.mean(axis=1)), tf.constant(file.samplerate)
+        return _graph_reader(stored, file.subtype)(file.name)
+
+
+def _seconds(path, file):
+    """The samples of a file (samples, channels), a second at a time, none at its end."""
+    channels = None
+    while channels is None or len(channels):
+        channels = _decoded(path, lambda: file.read(file.samplerate, dtype="float32", always_2d=True))
+        yield channels
 
 
 @functools.cache
-def _graph_reader(stored):
+def _graph_reader(stored, encoding):
     import tensorflow as tf
     import tensorflow_io as tfio
 
     @tf.function(input_signature=[tf.TensorSpec((), tf.string)])
     def decode(path):
         audio = tfio.IOTensor.graph(tf.as_dtype(stored)).from_audio(path)
-        channels = tf.cast(audio.to_tensor(), tf.float32)
-        if stored != "float32":
-            channels = channels / -float(tf.as_dtype(stored).min)
-        return tf.reduce_mean(channels, axis=1), audio.rate
+        channels = audio.to_tensor()
+        if encoding == "PCM_32":
+            channels = tf.bitcast(channels, tf.int32)
+        scale = 1.0 if channels.dtype == tf.float32 else -float(channels.dtype.min)
+        return tf.reduce_mean(tf.cast(channels, tf.float32) / scale, axis=1), audio.rate
 
     return decode
 
 
-def _opened(path, opener):
-    """What `opener` makes of the file; its many ways to fail become one sentence."""
-    if not Path(path).is_file():
-        raise BadInput(f"{path}: expected a sound file, but there is none.")
+def _decoded(path, reader):
+    """What `reader` gives; its many ways to fail become one sentence."""
     try:
-        return opener(str(path))
+        return reader()
     except (soundfile.SoundFileError, OSError, TypeError, ValueError, MemoryError) as error:
         reason = str(error).rstrip(".")
         raise BadInput(f"{path}: expected a readable wav, ogg, flac or mp3 file ({reason}).") from None
+
+
+def _opened(path):
+    """The file, opened to be read straight on, with the `seconds` it lasts, None where they are not known."""
+    path = path_of("path", path)
+    if not path.is_file():
+        raise BadInput(f"{path}: expected a sound file, but there is none.")
+    file = _decoded(path, lambda: _Straight(str(path)))
+    try:
+        _check(path, file)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def _check(path, file):
+    """Refuses a file of which less would be read than is there, and sets the `seconds` that it lasts."""
+    file.seconds = file.frames / file.samplerate if file.frames < UNKNOWN else None
+    if file.samplerate < LOWEST_RATE:
+        raise BadInput(f"{path}: stored at {file.samplerate} Hz; expected a rate of {LOWEST_RATE} Hz or more.")
+    with headers.mapped(path) as data:
+        there = file.frames
+        if file.subtype == "MPEG_LAYER_III" and file.format != "WAV":
+            there = headers.mp3_samples(data)
+            file.seconds = there / file.samplerate
+        # An encoder's delay and padding are left out: up to three frames.
+        if there > file.frames + 4 * 1152 or headers.is_chained(data, file.format):
+            raise BadInput(
+                f"{path}: more sound is there than its beginning says, as where files were written one after the "
+                "other; expected one stream (`ffmpeg -i FILE out.wav` makes one)."
+            )
+        empty = [start for name, start, size in headers.wav_chunks(data) if name == b"data" and not size]
+        if empty and len(data) > empty[0]:
+            raise BadInput(
+                f"{path}: its header tells of no samples, but {len(data) - empty[0]} bytes follow, as where a recorder "
+                "lost power; expected their number there (`sox --ignore-length FILE out.wav` sets it)."
+            )
 
 
 def trim_silence(waveform):

@@ -2,12 +2,14 @@
 
 import csv
 import dataclasses
+import os
 import zlib
 from pathlib import Path
 
 import numpy as np
 
-from sepcl_keras.core.files import BadInput, fingerprint
+from sepcl_keras.core.checks import BadInput, path_of
+from sepcl_keras.core.files import fingerprint
 from sepcl_keras.scenes import audio, made_sounds
 
 SPLITS = ("train", "validation", "test")
@@ -88,22 +90,25 @@ class Esc50Bank(Bank):
     """
 
     def __init__(self, folder, sample_rate=16_000):
-        folder = Path(folder)
+        folder = path_of("path", folder)
         table, self._folder = folder / "meta" / "esc50.csv", folder / "audio"
-        for path, found in ((folder, folder.is_dir()), (table, table.is_file()), (self._folder, self._folder.is_dir())):
-            if not found:
+        for path in (folder, table, self._folder):
+            if not path_of("path", path).exists():
                 raise BadInput(f"{path}: expected a folder with meta/esc50.csv and audio/, but this is not there.")
         rows = _read_recordings(table)
         for filename in rows:
-            if not (self._folder / filename).is_file():
+            if not path_of("path", self._folder / filename).is_file():
                 raise BadInput(f"{self._folder / filename}: expected a sound file, as {table} says, but there is none.")
         classes = sorted({label for label, _, _ in rows.values()})
         places = _read_places(TABLES / "esc10.csv")
         if not set(classes) <= set().union(*places.values()):
             places = {"anywhere": dict.fromkeys(classes, 1.0)}
-        events = _split_by_folds(rows, table)
-        contents = {filename: zlib.crc32((self._folder / filename).read_bytes()) for filename in rows}
-        definition = {"recordings": fingerprint([rows, contents])}
+        events, spanning = _split_by_folds(rows, table)
+        try:
+            contents = {filename: zlib.crc32((self._folder / filename).read_bytes()) for filename in rows}
+        except OSError as error:
+            raise BadInput(f"{error.filename}: cannot be read ({error.strerror}); expected a sound file.") from None
+        definition = {"recordings": fingerprint([rows, contents])} | ({"spanning": spanning} if spanning else {})
         super().__init__(folder.resolve().name, classes, places, events, sample_rate, definition)
 
     def _sound(self, event):
@@ -114,9 +119,10 @@ def open_bank(data, profile):
     """The bank that `data` names: "made", or a folder in the layout of ESC-50; anything else raises `BadInput`."""
     if data == "made":
         return MadeBank(profile.events_per_class, profile.sample_rate)
-    if not Path(data).expanduser().is_dir():
+    folder = path_of("DATA", data)
+    if not folder.is_dir():
         raise BadInput(f'DATA={str(data)!r}: expected "made" or a folder with meta/esc50.csv and audio/ as in ESC-50.')
-    return Esc50Bank(Path(data).expanduser(), profile.sample_rate)
+    return Esc50Bank(folder, profile.sample_rate)
 
 
 def _read_table(path, columns):
@@ -172,15 +178,57 @@ def _read_recordings(table):
     return rows
 
 
+SPANNING = ("leave out", "keep", "split anew")  # what to do with recordings that span splits
+
+
 def _split_by_folds(rows, table):
+    """Split → events, and how recordings that span splits were dealt with, None where there are none.
+
+    Such clips would be heard in training and tested on. They are left out, unless `SEPCL_SPANNING` says to keep the
+    folds as they are, or to split all recordings anew, class by class in an order that their names give.
+    """
     folds = sorted({fold for _, fold, _ in rows.values()})
     if len(folds) < 3:
         raise BadInput(f"{table}: expected at least 3 folds to train, validate and test, but found {len(folds)}.")
     names = dict.fromkeys(folds, "train") | {folds[-2]: "validation", folds[-1]: "test"}
-    events, home = {split: [] for split in SPLITS}, {}
-    for filename, (label, fold, recording) in rows.items():
-        split = names[fold]
-        if home.setdefault(recording, split) != split:
-            raise BadInput(f"{table}: expected recording {recording} in one split, not {home[recording]} and {split}.")
-        events[split].append(Event(label, recording, filename))
-    return events
+    splits, how = {}, os.environ.get("SEPCL_SPANNING", SPANNING[0])
+    for _, fold, recording in rows.values():
+        splits.setdefault(recording, set()).add(names[fold])
+    spanning = {recording for recording, found in splits.items() if len(found) > 1}
+    if how not in SPANNING:
+        raise BadInput(f"SEPCL_SPANNING={how!r}: expected one of {', '.join(SPANNING)}.")
+    of_rows = {filename: names[fold] for filename, (_, fold, _) in rows.items()}
+    if spanning and how == "split anew":
+        anew = _split_anew(rows, len(folds))
+        of_rows = {filename: anew[recording] for filename, (_, _, recording) in rows.items()}
+    elif spanning and how == "leave out":
+        of_rows = {filename: split for filename, split in of_rows.items() if rows[filename][2] not in spanning}
+    if spanning:
+        clips = sum(recording in spanning for _, _, recording in rows.values())
+        print(
+            f"{table}: {clips} of {len(rows)} clips are of {len(spanning)} recordings that are in more than one split "
+            f"(SEPCL_SPANNING={how!r}; others: {', '.join(other for other in SPANNING if other != how)})."
+        )
+    events = {split: [] for split in SPLITS}
+    for filename, split in of_rows.items():
+        events[split].append(Event(rows[filename][0], rows[filename][2], filename))
+    if not all(events.values()):
+        raise BadInput(
+            f"{table}: no clip is left in {next(s for s in SPLITS if not events[s])}; expected some in each."
+        )
+    return events, how if spanning else None
+
+
+def _split_anew(rows, folds):
+    """Recording → split: a fold's share of each class for testing, as much for validation, no recording in two."""
+    label_of = {}
+    for label, _, recording in rows.values():
+        label_of.setdefault(recording, label)
+    split_of = {}
+    for label in dict.fromkeys(label_of.values()):
+        recordings = sorted((r for r in label_of if label_of[r] == label), key=lambda r: (zlib.crc32(r.encode()), r))
+        share = max(1, round(len(recordings) / folds))
+        for index, recording in enumerate(recordings):
+            # The first goes to training, so that a class of one recording is learned at all.
+            split_of[recording] = "test" if 0 < index <= share else "validation" if 0 < index <= 2 * share else "train"
+    return split_of

@@ -9,7 +9,7 @@ import zlib
 import numpy as np
 import scipy.signal
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 
 CLASSES = (
     *("church_bell", "hammer", "door_knock", "clock_tick", "footsteps", "crackling_fire", "rain", "frying"),

@@ -5,7 +5,8 @@ import operator
 
 import numpy as np
 
-from sepcl_keras.core.files import BadInput, progress
+from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.files import progress
 from sepcl_keras.scenes.banks import SPLITS, Event
 
 EVENT_PROBABILITIES = (0.2, 0.45, 0.35)  # of one, two and three events; MixIT needs some scenes of a single one

@@ -47,7 +47,8 @@ class PReLUNorm(keras.layers.Layer):
 
     def call(self, x):
         x = kernels.prelu(x, self.slope)
-        mean, variance = ops.moments(x, axes=1, keepdims=True)
+        # Not by `ops.moments`: on torch it takes the squared mean from the mean square, and rounds variances away.
+        mean, variance = ops.mean(x, axis=1, keepdims=True), ops.var(x, axis=1, keepdims=True)
         return (x - mean) * (ops.rsqrt(variance + EPSILON) * self.gamma) + self.beta
 
 

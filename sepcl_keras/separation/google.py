@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sepcl_keras.core.files import BadInput, path_of
+from sepcl_keras.core.checks import BadInput, path_of
 from sepcl_keras.core.weights import assign
 from sepcl_keras.separation.network import TDCNPlusPlus
 

@@ -21,7 +21,8 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.signal import istft, stft
 
-from sepcl_keras.core.files import BadInput, numbers, progress
+from sepcl_keras.core.checks import BadInput, numbers
+from sepcl_keras.core.files import progress
 from sepcl_keras.separation.separate import separate
 
 SI_SNR_LIMIT = 100.0  # dB; keeps perfect and silent signals finite

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput, check_axes, check_number
 from sepcl_keras.training.step import TensorFlowStep
 
 STABILISER = 1e-8  # inside the logarithm, as in the original: sums over time, not means
@@ -50,13 +50,14 @@ class MixIT(keras.losses.Loss):
         estimates: (clips, sources, samples), at most 8 sources. Half precision is taken to float32.
 
     Raises:
-        BadInput: for other shapes; on saving, for a `base_loss` that is not registered.
+        BadInput: for other shapes, a `max_snr` that is no number; on saving, a `base_loss` that is not registered.
 
     Source: Wisdom et al. 2020, `log_mse_loss` of its release.
     """
 
     def __init__(self, max_snr=30.0, base_loss=None, name="mixit", **kwargs):
         super().__init__(name=name, **kwargs)
+        check_number("MixIT: max_snr", max_snr)
         self.max_snr, self.base_loss = max_snr, base_loss
 
     def call(self, references, estimates):
@@ -83,11 +84,12 @@ class MixIT(keras.losses.Loss):
         return ops.matmul(assignment, estimates), assignment
 
     def _check(self, references, estimates):
-        lengths = {references[-1], estimates[-1]} - {None}  # None: not yet known, while TensorFlow traces
-        if len(references) != 3 or len(estimates) != 3 or references[1] != 2 or len(lengths) > 1:
+        # None: not yet known, while TensorFlow traces
+        differ = any(len({*pair} - {None}) > 1 for pair in zip(references[::2], estimates[::2], strict=False))
+        if len(references) != 3 or len(estimates) != 3 or references[1] != 2 or differ:
             raise BadInput(
                 f"MixIT: references of shape {references} and estimates of shape {estimates}; "
-                "expected (clips, 2, samples) and (clips, sources, samples)."
+                "expected (clips, 2, samples) and (clips, sources, samples), of the same clips and samples."
             )
         if estimates[1] > 8:
             raise BadInput(f"MixIT: {estimates[1]} estimates; expected at most 8, because every assignment is tried.")
@@ -150,6 +152,11 @@ class SeparationModel(TensorFlowStep, keras.Model):
     @staticmethod
     def pair(waveforms):
         """(2N, samples) to the references (N, 2, samples)."""
+        check_axes("SeparationModel: waveforms", waveforms.shape, "clips", "samples")
+        if (waveforms.shape[0] or 0) % 2:
+            raise BadInput(
+                f"SeparationModel: {waveforms.shape[0]} waveforms; expected an even number, two for a mixture."
+            )
         return ops.reshape(waveforms, (-1, 2, waveforms.shape[-1]))
 
     def call(self, waveforms, training=None):

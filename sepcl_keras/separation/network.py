@@ -4,8 +4,8 @@ import keras
 import numpy as np
 from keras import ops
 
+from sepcl_keras.core.checks import BadInput, check_axes, check_number, one_of
 from sepcl_keras.core.dense import Dense
-from sepcl_keras.core.files import BadInput, one_of
 from sepcl_keras.separation.blocks import ScaledDense, TDCNBlock
 
 CONSISTENCY = ("predicted", "uniform", "energy")
@@ -57,14 +57,19 @@ class TDCNPlusPlus(keras.Model):
     ):  # fmt: skip
         super().__init__(**kwargs)
         self.autocast = False  # the mixture stays float32, so that the channels can sum to it; the layers cast
-        if not 0 < frame_step <= frame_length:
-            raise BadInput(f"TDCNPlusPlus: frame_step={frame_step}; expected 1 to frame_length={frame_length}.")
-        one_of("consistency", consistency, CONSISTENCY)
+        one_of("TDCNPlusPlus: consistency", consistency, CONSISTENCY)
         self.config = dict(
             num_sources=num_sources, num_basis=num_basis, frame_length=frame_length, frame_step=frame_step,
             bottleneck=bottleneck, hidden=hidden, kernel_size=kernel_size, dilations=tuple(dilations),
             repeats=repeats, long_skips=long_skips, consistency=consistency,
         )  # fmt: skip
+        sizes = {
+            name: value for name, value in self.config.items() if name not in ("dilations", "long_skips", "consistency")
+        }
+        for name, value in [*sizes.items(), *(("dilations", dilation) for dilation in self.config["dilations"])]:
+            check_number(f"TDCNPlusPlus: {name}", value, least=1, whole=True)
+        if frame_step > frame_length:
+            raise BadInput(f"TDCNPlusPlus: frame_step={frame_step}; expected 1 to frame_length={frame_length}.")
         dense = dict(use_bias=False, dtype=self.dtype_policy)
         self.encoder = Dense(num_basis, activation="relu", name="encoder", **dense)
         self.initial = ScaledDense(bottleneck, use_bias=True, dtype=self.dtype_policy, name="initial")
@@ -126,8 +131,7 @@ class TDCNPlusPlus(keras.Model):
 
     def call(self, mixture, training=None):
         c = self.config
-        if len(mixture.shape) != 2:
-            raise BadInput(f"TDCNPlusPlus: a mixture of shape {tuple(mixture.shape)}; expected (clips, samples).")
+        check_axes("TDCNPlusPlus: a mixture", mixture.shape, "clips", "samples")
         coefficients = self.encoder(self.frame(mixture))  # (clips, frames, basis)
         x = self.initial(coefficients)  # (clips, frames, bottleneck)
         repeat_inputs = {}

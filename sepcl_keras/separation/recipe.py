@@ -3,7 +3,8 @@
 import keras
 
 from sepcl_keras.core.backend import make_repeatable
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.draws import stream
 from sepcl_keras.core.saved import save_model
 from sepcl_keras.separation.mixit import SeparationModel
 from sepcl_keras.separation.network import TDCNPlusPlus, start_from_mdct
@@ -36,7 +37,7 @@ def train_separator(mixtures, profile, seed, folder):
 
     `folder` gets the snapshots and the checkpoint; a training that was stopped there goes on.
     """
-    make_repeatable(seed)
+    make_repeatable(stream(seed, "weights of the separator"))
     separator = TDCNPlusPlus(**profile.separator)
     separator.build((None, None))
     if profile.separator_start == "mdct":
@@ -47,7 +48,7 @@ def train_separator(mixtures, profile, seed, folder):
     snapshots = Snapshots(separator, profile.snapshot_steps, folder)
     return fit(
         SeparationModel(separator),
-        lambda steps: Batches(mixtures, crop, profile.separator_batch, steps, seed),
+        lambda steps: Batches(mixtures, crop, profile.separator_batch, steps, stream(seed, "separator")),
         profile.snapshot_steps["S2"],
         profile.separator_learning_rate,
         callbacks=[snapshots],

@@ -4,7 +4,6 @@ import contextlib
 import itertools
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import keras
 import numpy as np
@@ -12,7 +11,8 @@ import soundfile
 from scipy.optimize import linear_sum_assignment
 
 from sepcl_keras.core.backend import inference, processes
-from sepcl_keras.core.files import BadInput, atomic, progress, writing
+from sepcl_keras.core.checks import BadInput, check_number, path_of
+from sepcl_keras.core.files import atomic, progress, writing
 from sepcl_keras.core.saved import load_model
 from sepcl_keras.scenes import audio
 from sepcl_keras.separation.network import TDCNPlusPlus
@@ -65,14 +65,17 @@ def separate_file(
     Raises `BadInput` for a file that is missing, unreadable, empty or not finite, outputs that exist or cannot be made,
     and lengths that do not fit.
     """
-    path, folder = Path(path), Path(folder)
-    if not isinstance(sample_rate, (int, np.integer)) or sample_rate < 1:
-        raise BadInput(f"sample_rate={sample_rate!r}: expected a whole number of samples a second.")
-    length = round(piece_seconds * sample_rate)
-    common = round(overlap * length)
-    if not 1 <= common <= length / 2:
+    path, folder = path_of("path", path), path_of("folder", folder)
+    check_number("sample_rate", sample_rate, least=1, whole=True)
+    try:
+        length = round(piece_seconds * sample_rate)
+        common = round(overlap * length)
+        fits = 1 <= common <= length / 2
+    except (TypeError, ValueError, OverflowError):  # not a number
+        fits = False
+    if not fits:
         raise BadInput(
-            f"piece_seconds={piece_seconds}, overlap={overlap}: expected an overlap of a sample to half a piece."
+            f"piece_seconds={piece_seconds!r}, overlap={overlap!r}: expected an overlap of a sample to half a piece."
         )
     numbers = range(1, separator.config["num_sources"] + 1)
     outputs = [folder / f"{path.stem}_channel{number}.wav" for number in numbers]
@@ -83,8 +86,8 @@ def separate_file(
     if existing and not overwrite:
         raise BadInput(f"{existing}: expected no such file, or overwrite=True.")
     seconds = audio.duration(path)
-    bar = progress(range(round(seconds)), path.name, "s", show)
-    container = "WAV" if 4 * seconds * sample_rate < WAV_BYTES else "RF64"
+    bar = progress(None if seconds is None else range(round(seconds)), path.name, "s", show)
+    container = "WAV" if seconds is not None and 4 * seconds * sample_rate < WAV_BYTES else "RF64"
     done = 0
     with contextlib.ExitStack() as stack:
         stack.enter_context(writing(folder, soundfile.SoundFileError))
@@ -99,7 +102,7 @@ def separate_file(
             for file, channel in zip(files, channels, strict=True):
                 file.write(channel)
             done += channels.shape[1]
-            bar.update(min(done // sample_rate, bar.total) - bar.n)
+            bar.update(min(done // sample_rate, bar.total or done) - bar.n)
     return outputs
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from sepcl_keras.core.files import BadInput, atomic
+from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.files import atomic
 from sepcl_keras.core.folders import CHECKPOINT, Sparing
 
 FORMAT = "sepcl_keras checkpoint 1"

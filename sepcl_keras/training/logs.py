@@ -9,7 +9,8 @@ import keras
 import numpy as np
 from keras.ops import convert_to_numpy as to_numpy
 
-from sepcl_keras.core.files import BadInput, atomic
+from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.files import atomic
 
 DETAILS = ("alignment", "uniformity", "spread", "gradient_norm")  # in the record and the logs, not in the printed line
 

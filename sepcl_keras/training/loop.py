@@ -5,7 +5,8 @@ import numpy as np
 
 from sepcl_keras.core.arrays import digest
 from sepcl_keras.core.backend import compile_with_xla, feed, number_of_devices
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput, check_number
+from sepcl_keras.core.draws import generator
 from sepcl_keras.training.checkpoint import Checkpoint
 from sepcl_keras.training.logs import Log, Record
 from sepcl_keras.training.optimizer import Adam, learning_rates
@@ -24,6 +25,9 @@ class Batches(keras.utils.PyDataset):
     def __init__(self, array, crop, batch_size, steps, seed, targets=None):
         super().__init__()
         self.array, self.crop, self.targets = array, crop, targets
+        check_number("batch_size", batch_size, least=1, whole=True)
+        if not 0 < crop <= array.shape[1]:
+            raise BadInput(f"crop={crop}: expected 1 to {array.shape[1]}, the length of the array's clips.")
         self.batch_size, self.steps, self.seed, self.epoch = min(batch_size, len(array)), steps, seed, 0
 
     def __len__(self):
@@ -33,7 +37,7 @@ class Batches(keras.utils.PyDataset):
         self.epoch += 1
 
     def __getitem__(self, step):
-        rng = np.random.default_rng((self.seed, self.epoch * self.steps + step))
+        rng = generator(self.seed, "crops", self.epoch * self.steps + step)
         clips = rng.choice(len(self.array), self.batch_size, replace=False)
         starts = rng.integers(0, self.array.shape[1] - self.crop + 1, self.batch_size)
         crops = [self.array[clip, start : start + self.crop] for clip, start in zip(clips, starts, strict=True)]
@@ -73,6 +77,8 @@ def fit(
         raise BadInput(f"a batch of {clips} clips on {devices} devices: expected a multiple of {devices}.")
     # Built here, or TensorFlow would trace the first step twice: the second time because it made variables.
     model(first[0], training=False)
+    if any(variable.dtype == "float16" for variable in model.trainable_variables):
+        raise BadInput("floatx float16: expected float32; for half precision set the policy 'mixed_float16'.")
     model.optimizer.build(model.trainable_variables)  # under mixed_float16 a wrapper of ours, which scales the loss
     chance = model.chance(clips) if hasattr(model, "chance") else {}
     record = Record(clips, in_epoch, epochs, chance, show)

@@ -6,13 +6,44 @@ import keras
 from keras import ops
 
 from sepcl_keras.core.backend import matmul
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import check_axes, check_number
+from sepcl_keras.core.draws import stream
 from sepcl_keras.views.log_mel import LOG_OFFSET
 
 
+class Augmentation(keras.layers.Layer):
+    """What all layers below share: they change log-mel patches (clips, frames, mels) in training, each patch by a draw
+    of its own, and pass them on otherwise. The number of frames may be open.
+
+    Args:
+        seed: of the layer's own generator; two layers of one class with one seed draw the same, as Keras' own do.
+
+    Raises:
+        BadInput: for arguments out of range, and for another number of axes.
+    """
+
+    def __init__(self, seed=None, **kwargs):
+        super().__init__(**kwargs)
+        self.seed, self.generator = seed, keras.random.SeedGenerator(stream(seed, type(self).__name__))
+
+    def call(self, log_mel, training=None):
+        check_axes(f"{type(self).__name__}: patches", log_mel.shape, "clips", "frames", "mels")
+        return ops.cast(self.changed(log_mel), log_mel.dtype) if training else log_mel
+
+    def draws(self, *shape):
+        """Two sets of uniform numbers, (2, *shape)."""
+        return keras.random.uniform((2, *shape), dtype="float32", seed=self.generator)
+
+    def compute_output_shape(self, input_shape):
+        return input_shape
+
+    def get_config(self):
+        return super().get_config() | {"seed": self.seed}
+
+
 @keras.saving.register_keras_serializable(package="sepcl_keras")
-class SpecAugment(keras.layers.Layer):
-    """Warps and masks log-mel patches (clips, frames, mels) while training; each patch has its own draw.
+class SpecAugment(Augmentation):
+    """Warps and masks log-mel patches.
 
     Order: time warp, time masks, frequency masks. Masked cells take the mean of their patch, which says nothing
     about what stood there and stays where the batch norm expects it.
@@ -21,7 +52,6 @@ class SpecAugment(keras.layers.Layer):
         time_warp: largest shift of the warp's one inner point, in frames.
         time_masks, time_width: number of masks and largest width in frames.
         frequency_masks, frequency_width: number of masks and largest width in mel bands.
-        seed: of the layer's own generator.
 
     Source: Park et al. 2019, scaled to patches of 96 frames; the warp is the piecewise-linear one of lingvo.
     """
@@ -29,22 +59,17 @@ class SpecAugment(keras.layers.Layer):
     def __init__(
         self, time_warp=6, time_masks=2, time_width=12, frequency_masks=2, frequency_width=8, seed=None, **kwargs
     ):
-        super().__init__(**kwargs)
-        sizes = dict(
+        super().__init__(seed, **kwargs)
+        self.sizes = dict(
             time_warp=time_warp, time_masks=time_masks, time_width=time_width,
             frequency_masks=frequency_masks, frequency_width=frequency_width,
         )  # fmt: skip
-        for name, value in sizes.items():
-            if value < 0:
-                raise BadInput(f"SpecAugment({name}={value}): expected zero or more.")
-        self.sizes, self.seed = sizes, seed
-        self.generator = keras.random.SeedGenerator(seed)
+        for name, value in self.sizes.items():
+            check_number(f"SpecAugment: {name}", value, least=0, whole=True)
 
-    def call(self, log_mel, training=None):
-        if not training:
-            return log_mel
-        clips, (frames, mels), sizes = ops.shape(log_mel)[0], log_mel.shape[1:], self.sizes
-        x = self.warp(log_mel) if sizes["time_warp"] and frames > 2 else log_mel
+    def changed(self, log_mel):
+        (clips, frames, mels), sizes = ops.shape(log_mel), self.sizes
+        x = self.warp(log_mel) if sizes["time_warp"] else log_mel
         in_time = self._masks(clips, sizes["time_masks"], sizes["time_width"], frames)
         in_frequency = self._masks(clips, sizes["frequency_masks"], sizes["frequency_width"], mels)
         masked = in_time[:, :, None] | in_frequency[:, None]  # (clips, frames, mels)
@@ -54,20 +79,19 @@ class SpecAugment(keras.layers.Layer):
         """(clips, size), true where one of the masks lies: width in 0 … `width`, start anywhere it fits."""
         if not masks:
             return ops.zeros((clips, size), dtype="bool")
-        draws = keras.random.uniform((2, clips, masks, 1), seed=self.generator)
-        widths = ops.floor(draws[0] * (min(width, size) + 1))
+        draws, size = self.draws(clips, masks, 1), ops.cast(size, "float32")
+        widths = ops.floor(draws[0] * (ops.minimum(size, float(width)) + 1))
         starts = ops.floor(draws[1] * (size - widths + 1))
-        position = ops.arange(size, dtype=draws.dtype)
+        position = _numbered(size)
         return ops.any((position >= starts) & (position < starts + widths), axis=1)
 
     def warp(self, log_mel):
-        """Moves one inner frame of each patch by up to `time_warp` frames; both ends stay."""
-        clips, last = ops.shape(log_mel)[0], log_mel.shape[1] - 1
-        draws = keras.random.uniform((2, clips, 1), seed=self.generator)
-        reach = self.sizes["time_warp"]
-        origin = 1.0 + draws[0] * (last - 2)
-        target = ops.clip(origin + (2.0 * draws[1] - 1.0) * reach, 1.0, last - 1.0)
-        frame = ops.arange(last + 1, dtype=draws.dtype)  # of the output
+        """Moves one inner frame of each patch by up to `time_warp` frames; both ends stay, and patches too short."""
+        clips, frames = ops.shape(log_mel)[:2]
+        draws, last = self.draws(clips, 1), ops.maximum(ops.cast(frames, "float32") - 1.0, 2.0)
+        origin = 1.0 + draws[0] * (last - 2.0)
+        target = ops.clip(origin + (2.0 * draws[1] - 1.0) * self.sizes["time_warp"], 1.0, last - 1.0)
+        frame = _numbered(frames)  # of the output
         source = ops.where(
             frame < target, frame * origin / target, last - (last - frame) * (last - origin) / (last - target)
         )  # (clips, frames): where each output frame comes from
@@ -75,36 +99,25 @@ class SpecAugment(keras.layers.Layer):
         hat = ops.relu(1.0 - ops.abs(source[:, :, None] - frame))
         return matmul(ops.cast(hat, log_mel.dtype), log_mel)
 
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
     def get_config(self):
-        return super().get_config() | self.sizes | {"seed": self.seed}
+        return super().get_config() | self.sizes
 
 
-def _magnitudes(log_mel):
-    return ops.relu(ops.exp(ops.cast(log_mel, "float32")) - LOG_OFFSET)
+def _numbered(size):
+    """0.0, 1.0, … below `size`."""
+    return ops.cast(ops.arange(size, dtype="int32"), "float32")
 
 
-class Constraint(keras.layers.Layer):
-    """What the layers below share. They take log-mel patches (clips, frames, mels) of the recipe `"vggish"`, draw anew
-    for each patch, and pass it on outside training. Energies are squares of mel magnitudes.
+class Constraint(Augmentation):
+    """What makes a positive of an anchor in the triplet system. Patches are of the recipe `"vggish"`; energies are
+    squares of mel magnitudes.
 
     Source: Jansen et al. 2018, as far as second-hand accounts give it.
     """
 
-    def __init__(self, seed=None, **kwargs):
-        super().__init__(**kwargs)
-        self.seed, self.generator = seed, keras.random.SeedGenerator(seed)
 
-    def call(self, log_mel, training=None):
-        return ops.cast(self.changed(log_mel), log_mel.dtype) if training else log_mel
-
-    def compute_output_shape(self, input_shape):
-        return input_shape
-
-    def get_config(self):
-        return super().get_config() | {"seed": self.seed}
+def _magnitudes(log_mel):
+    return ops.relu(ops.exp(ops.cast(log_mel, "float32")) - LOG_OFFSET)
 
 
 @keras.saving.register_keras_serializable(package="sepcl_keras")
@@ -123,9 +136,9 @@ class Shift(Constraint):
     BANDS = 10
 
     def changed(self, log_mel):
-        clips, (frames, mels) = ops.shape(log_mel)[0], log_mel.shape[1:]
-        draws = keras.random.uniform((2, clips), dtype="float32", seed=self.generator)
-        by_frames = ops.cast(ops.floor(draws[0] * frames), "int32")[:, None]
+        clips, frames, mels = ops.shape(log_mel)
+        draws = self.draws(clips)
+        by_frames = ops.cast(ops.floor(draws[0] * ops.cast(frames, "float32")), "int32")[:, None]
         by_bands = ops.cast(ops.floor(draws[1] * (2 * self.BANDS + 1)), "int32")[:, None] - self.BANDS
         sources = (ops.arange(frames, dtype="int32") - by_frames) % frames  # (clips, frames): where each comes from
         x = ops.take_along_axis(log_mel, sources[:, :, None], axis=1)
@@ -145,13 +158,13 @@ class Mixing(Constraint):
 
     def __init__(self, low=0.25, high=0.25, **kwargs):
         super().__init__(**kwargs)
-        if not 0 <= low <= high:
-            raise BadInput(f"Mixing(low={low}, high={high}): expected 0 ≤ low ≤ high.")
+        check_number("Mixing: low", low, least=0)
+        check_number("Mixing: high", high, least=low)
         self.low, self.high = low, high
 
     def changed(self, log_mel):
         clips = ops.shape(log_mel)[0]
-        draws = keras.random.uniform((2, clips), dtype="float32", seed=self.generator)
+        draws = self.draws(clips)
         others = ops.cast(ops.floor(draws[0] * ops.cast(clips - 1, "float32")), "int32") + 1
         partners = (ops.arange(clips, dtype="int32") + others) % ops.maximum(clips, 1)  # never itself, if there are two
         energy = ops.square(_magnitudes(log_mel))

@@ -7,7 +7,7 @@ import numpy as np
 from keras import ops
 
 from sepcl_keras.core.backend import full_precision, in_double_precision
-from sepcl_keras.core.files import BadInput, one_of
+from sepcl_keras.core.checks import BadInput, check_axes, one_of
 
 PATCH_FRAMES = 96
 MEL_BANDS = 64
@@ -74,7 +74,8 @@ class LogMel(keras.layers.Layer):
     def __init__(self, recipe="vggish", **kwargs):
         kwargs.setdefault("dtype", "float32")  # half precision would lose quiet bands before the logarithm
         super().__init__(**kwargs)
-        self.recipe = one_of("recipe", recipe, RECIPES)
+        one_of("LogMel: recipe", recipe, RECIPES)
+        self.recipe = recipe
         self._r = RECIPES[recipe]
         self._window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self._r["window"]) / self._r["window"])
         self._mel = mel_matrix(recipe)
@@ -86,6 +87,7 @@ class LogMel(keras.layers.Layer):
         return 1 + (samples - self._r["window"]) // self._r["hop"]
 
     def call(self, waveforms):
+        check_axes("LogMel: waveforms", waveforms.shape, "clips", "samples")
         r = self._r
         shortest = r["window"] if self.recipe == "vggish" else r["fft"] // 2 + 1
         if waveforms.shape[-1] is not None and waveforms.shape[-1] < shortest:

@@ -6,7 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import keras
 import numpy as np
 
-from sepcl_keras.core.files import BadInput, numbers, one_of
+from sepcl_keras.core.checks import BadInput, check_number, numbers, one_of
+from sepcl_keras.core.draws import generator
 from sepcl_keras.views.log_mel import PATCH_FRAMES
 from sepcl_keras.views.stored import QUIET
 
@@ -42,6 +43,8 @@ class ViewPairs(keras.utils.PyDataset):
     ):  # fmt: skip
         super().__init__()
         one_of("pairing", pairing, PAIRINGS)
+        check_number("batch_size", batch_size, least=1, whole=True)
+        check_number("steps", steps, least=1, whole=True)
         if batch_size > len(views.log_mel):
             raise BadInput(f"batch_size={batch_size}: expected at most the number of clips, {len(views.log_mel)}.")
         self.views, self.pairing, self.batch_size, self.steps, self.seed = views, pairing, batch_size, steps, seed
@@ -85,7 +88,7 @@ class ViewPairs(keras.utils.PyDataset):
         steps_per_pass = number // self.batch_size
         turn, position = divmod(step, steps_per_pass)
         clips = self._clips_of(turn)[position * self.batch_size : (position + 1) * self.batch_size]
-        rng, again = (np.random.default_rng((self.seed, use, step)) for use in (1, 2))
+        rng, again = (generator(self.seed, "views", use, step) for use in ("draws", "in place of quiet ones"))
         level = self.views.levels(clips) if self.reject_quiet and self.odds else None
         columns, starts = [], []
         for _ in range(2 if self.coincidence_crops else 1):
@@ -100,7 +103,7 @@ class ViewPairs(keras.utils.PyDataset):
         known, order = self._order
         if known != turn:
             order = np.arange(len(self.views.log_mel), dtype="int32")
-            np.random.default_rng((self.seed, 0, turn)).shuffle(order)
+            generator(self.seed, "views", "order", turn).shuffle(order)
             self._order = turn, order  # in one go: threads share it
         return order
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from sepcl_keras.core.arrays import GrowingArrays, StoredArray, digest
 from sepcl_keras.core.backend import inference
-from sepcl_keras.core.files import BadInput, fingerprint, numbers, progress, read_json, write_json, writing
+from sepcl_keras.core.checks import BadInput, numbers
+from sepcl_keras.core.files import fingerprint, progress, read_json, write_json, writing
 from sepcl_keras.separation.separate import BATCH
 from sepcl_keras.views.log_mel import MEL_BANDS, PATCH_FRAMES, PATCH_SAMPLES, LogMel, log_mel_model
 
@@ -29,7 +30,7 @@ class Views:
 
     def __init__(self, folder):
         folder = Path(folder)
-        description = read_json(folder / "views.json")
+        description = read_json(folder / "views.json", dict)
         try:
             self.processors, self.num_sources = tuple(description["processors"]), int(description["num_sources"])
         except (KeyError, TypeError, ValueError):
@@ -105,6 +106,20 @@ def write_source_views(folder, scenes, batch_size=BATCH):
         return found
 
     _write(folder, scenes.mixtures(), (TRUE_SOURCES,), most, channels, scenes.definition, batch_size)
+
+
+def write_log_mel(folder, scenes, mark, batch_size=64):
+    """The log-mel of the mixtures of `Scenes` alone, as `log_mel.npy` (scenes, frames, mels); goes on after a stop."""
+    features = inference(log_mel_model(), batch_size)
+    arrays = {"log_mel": ("float16", (len(scenes), LogMel().frames(scenes.samples), MEL_BANDS))}
+    growing = GrowingArrays(folder, arrays, mark)
+    with closing(growing):
+        for start in progress(range(growing.done, len(scenes), batch_size), f"{scenes.split} log-mel", "batch"):
+            batch = range(start, min(start + batch_size, len(scenes)))
+            growing.add(features(np.stack([scenes[index].mixture for index in batch])).astype("float16"))
+    growing.finish()
+    with writing(folder):
+        growing.record.unlink()
 
 
 def _write(folder, mixtures, names, sources, channels, made_from, batch_size):

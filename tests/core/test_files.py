@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sepcl_keras.core.files import BadInput, array, atomic, fingerprint, numbers, one_of, path_of, read_json, write_json
+from sepcl_keras.core.checks import BadInput, array, numbers, one_of, path_of
+from sepcl_keras.core.files import atomic, fingerprint, read_json, write_json
 
 NOT_REAL = {
     "text": ["0.5", "1"],
@@ -55,7 +56,9 @@ class Odd:
 
 
 @pytest.mark.parametrize(
-    "value", [None, 5, 1.5, b"name", ["name"], "", "x" * 5_000, "a/" * 3_000, "a\0b", "\ud800", Odd()], ids=str
+    "value",
+    [None, 5, 1.5, b"name", ["name"], "", "x" * 5_000, "a/" * 3_000, "a\0b", "\ud800", Odd()],
+    ids=lambda value: type(value).__name__,
 )
 def test_what_can_be_no_path_is_refused_in_a_short_sentence(value):
     with pytest.raises(BadInput, match="^path=.*: expected a path") as caught:

@@ -15,12 +15,14 @@ from conftest import ROOT
 from keras.ops import convert_to_numpy as to_numpy
 
 from sepcl_keras.core import backend
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.core.folders import CHECKPOINT
 from sepcl_keras.course import course as course_module
 from sepcl_keras.course.course import Course
 from sepcl_keras.course.slides import MAIN_ROW, RELATIONS, read_rows, training_of
+from sepcl_keras.scenes import audio
 from sepcl_keras.views.augmentation import CONSTRAINTS
+from sepcl_keras.views.log_mel import LogMel
 
 ESC10 = ROOT.parent / "shared" / "esc10"
 
@@ -175,7 +177,7 @@ def test_results_are_kept_by_number(course):
     [
         (("huge", "made", 0), "PROFILE='huge': expected one of smoke, tiny"),
         (("smoke", "mad", 0), "DATA='mad'"),
-        (("smoke", "made", -1), "SEED=-1: expected a whole number, zero or more"),
+        (("smoke", "made", -1), "SEED=-1: expected a whole number from 0 to 4294967295"),
         (("smoke", "made", "x"), "SEED='x': expected a whole number"),
     ],
 )
@@ -302,7 +304,7 @@ def test_a_backend_that_is_slow_on_this_device_is_named(tmp_path, capsys):
 def test_the_library_asks_for_tensorflows_fast_convolutions_and_names_where_they_are_missing(asked, advised):
     environment = {key: value for key, value in os.environ.items() if key != "TF_ENABLE_ONEDNN_OPTS"}
     environment |= {"TF_CPP_MIN_LOG_LEVEL": "3"} | asked
-    program = [sys.executable, "-c", "from sepcl_keras import backend; print(backend.advice())"]
+    program = [sys.executable, "-c", "from sepcl_keras.core import backend; print(backend.advice())"]
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
     assert ("TF_ENABLE_ONEDNN_OPTS=1, set before Keras is imported" in done.stdout) == advised
 
@@ -319,3 +321,80 @@ def test_importing_the_library_prints_nothing():
     program = [sys.executable, "-c", "import sepcl_keras"]
     done = subprocess.run(program, env=environment, capture_output=True, text=True, check=True)
     assert done.stdout == ""
+
+
+def test_names_that_are_none_are_refused_with_those_that_are(course):
+    for door, expected in (
+        (lambda: course.encoder("S3"), "row='S3': expected one of .*S2∨F∨N joint"),
+        (lambda: course.encoder(3), "row=3: expected one of"),
+        (lambda: course.log_mel("nope"), "split='nope': expected one of train, validation, test"),
+        (lambda: course.embeddings(None), "embeddings of None: expected a CNN14, or one of log-mel statistics"),
+        (lambda: course.embeddings("nope"), "embeddings of 'nope': expected"),
+        (lambda: course.record("03", x=float("nan")), "record 03: expected what JSON holds"),
+        (lambda: course.record("03", x=np.zeros(3)), "record 03: expected what JSON holds"),
+    ):
+        with pytest.raises(BadInput, match=expected):
+            door()
+    assert not (course.folder / "results").exists()
+
+
+def test_a_rows_name_stands_for_the_row(course, monkeypatch):
+    asked = []
+    monkeypatch.setattr(Course, "load_or_train", lambda self, name, definition, *rest, **kw: asked.append(definition))
+    course.encoder("N joint", seed=1)
+    course.encoder(read_rows()["N joint"], seed=1)
+    assert asked[0] == asked[1]
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "3", '"text"', "[" * 100_000])
+def test_a_manifest_or_results_of_another_kind_are_one_sentence(course, content):
+    counting(course, {"a": 1}, [])
+    (course.folder / "thing" / "manifest.json").write_text(content)
+    with pytest.raises(BadInput, match="manifest.json: (holds .*; expected a JSON dict; delete|expected a readable)"):
+        counting(Course("smoke", "made", 0, course.folder.parents[2]), {"a": 1}, [])
+    (course.folder / "results").mkdir()
+    (course.folder / "results" / "03.json").write_text(content)
+    with pytest.raises(BadInput, match="03.json: "):
+        course.results("03")
+
+
+def test_log_mel_is_written_in_parts_and_its_damage_is_found(course, tmp_path):
+    log_mel = course.log_mel("test")
+    layer = keras.Sequential([LogMel()])
+    scene = course.scenes["test"][5].mixture
+    np.testing.assert_allclose(log_mel[5], to_numpy(layer(scene[None]))[0], atol=5e-3)
+    folder = course.folder / "log_mel" / "test"
+    assert sorted(path.name for path in folder.iterdir()) == ["checksums.json", "log_mel.npy", "manifest.json"]
+    data = bytearray((folder / "log_mel.npy").read_bytes())
+    data[-1000] ^= 1
+    (folder / "log_mel.npy").write_bytes(data)
+    again = Course("smoke", "made", 0, tmp_path)
+    with pytest.raises(BadInput, match="log_mel.npy: changed since it was written.*; delete"):
+        again.log_mel("test")
+    (folder / "log_mel.npy").write_bytes(b"")
+    with pytest.raises(BadInput, match="log_mel.npy: expected a whole array"):
+        again.log_mel("test")
+
+
+def esc_like(folder, level=0.5):
+    """A data set of three classes and four folds, in the layout of ESC-50; a clip is a tone with noise."""
+    (folder / "meta").mkdir(parents=True)
+    (folder / "audio").mkdir()
+    rng, lines = np.random.default_rng(0), ["filename,fold,category,src_file"]
+    for fold in range(1, 5):
+        for label in ("a", "b", "c"):
+            for take in range(3):
+                name = f"{fold}-{label}-{take}.wav"
+                lines.append(f"{name},{fold},{label},{fold}{label}{take}")
+                audio.write(folder / "audio" / name, level * rng.standard_normal(4_000).clip(-1, 1))
+    (folder / "meta" / "esc50.csv").write_text("\n".join(lines))
+    return folder
+
+
+def test_data_of_one_name_and_data_called_made_have_folders_of_their_own(tmp_path):
+    folders = [esc_like(tmp_path / "x" / "mine"), esc_like(tmp_path / "y" / "mine", 0.2), esc_like(tmp_path / "made")]
+    found = {Course("smoke", str(data), 0, tmp_path / "out").folder for data in folders}
+    assert len(found) == 3 and Course("smoke", "made", 0, tmp_path / "out").folder not in found
+    assert sorted(folder.parent.name.partition("-")[0] for folder in found) == ["made", "mine", "mine"]
+    copy = shutil.copytree(folders[0], tmp_path / "z" / "mine")
+    assert Course("smoke", str(copy), 0, tmp_path / "out").folder in found  # the same sounds

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.course.profiles import PROFILES, get_profile
 from sepcl_keras.encoder.network import CNN14
 from sepcl_keras.separation.network import TDCNPlusPlus

@@ -7,8 +7,9 @@ import keras
 import numpy as np
 import pytest
 
-from sepcl_keras.core.files import BadInput, fingerprint
-from sepcl_keras.course import study, verdicts
+from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.files import fingerprint
+from sepcl_keras.course import outcomes, study
 from sepcl_keras.course.course import Course
 from sepcl_keras.course.profiles import get_profile
 from sepcl_keras.course.slides import CONTROLS, RELATIONS, Relation, plan, read_rows, training_of
@@ -71,13 +72,13 @@ def test_what_is_done_is_not_done_again_and_what_is_missing_is(course, tmp_path,
     monkeypatch.setattr(study, "plan", lambda: planned)
     with pytest.raises(KeyboardInterrupt):
         study.run(course, path)
-    assert [record["definition"]["name"] for record in verdicts.read(path)] == ["S2", "N"]
+    assert [record["definition"]["name"] for record in outcomes.read(path)] == ["S2", "N"]
     path.write_text(path.read_text().rstrip())  # an editor may take the last line's end away
     study.run(course, path)
     study.run(course, path)
     assert done == [("S2", 1), ("N", 1), None, ("S2", 2)]
     assert "3 runs planned, 2 of them in" in capsys.readouterr().out
-    assert {name: sorted(seeds) for name, seeds in verdicts.by_name(verdicts.read(path)).items()} == {
+    assert {name: sorted(seeds) for name, seeds in outcomes.by_name(outcomes.read(path)).items()} == {
         "S2": [1, 2],
         "N": [1],
     }
@@ -89,7 +90,7 @@ def test_runs_side_by_side_find_what_runs_one_by_one_find(course, tmp_path, monk
     found = []
     for jobs in (1, 2):
         study.run(course, tmp_path / f"{jobs}" / "made.jsonl", jobs)
-        found.append(verdicts.by_name(verdicts.read(tmp_path / f"{jobs}" / "made.jsonl")))
+        found.append(outcomes.by_name(outcomes.read(tmp_path / f"{jobs}" / "made.jsonl")))
     one, two = found
     assert {(name, seed) for name, seeds in two.items() for seed in seeds} == set(planned)
     for name, seed in planned:
@@ -119,7 +120,7 @@ def test_a_damaged_line_is_named(tmp_path, line, reason):
     path = tmp_path / "made.jsonl"
     path.write_bytes(json.dumps(record("S2", 1)).encode() + b"\n" + line + b"\n")
     with pytest.raises(BadInput, match=f"made.jsonl, line 2: expected the record of a run, but .*{reason}"):
-        verdicts.read(path)
+        outcomes.read(path)
 
 
 def test_a_place_that_cannot_be_written_is_named_before_any_work(course, tmp_path, monkeypatch):
@@ -133,8 +134,8 @@ def test_only_what_may_be_compared_counts():
     stale, elsewhere = record("S2", 1), record("S2", 2, setting="another profile, or other scenes")
     stale["definition"]["training"]["similarity"] = 0.5
     whole = record("S2", 3)
-    assert verdicts.by_name([stale, elsewhere, whole]) == {"S2": {3: whole["results"]}}
-    assert verdicts.by_name([whole, elsewhere]) == {"S2": {2: elsewhere["results"]}} and verdicts.by_name([]) == {}
+    assert outcomes.by_name([stale, elsewhere, whole]) == {"S2": {3: whole["results"]}}
+    assert outcomes.by_name([whole, elsewhere]) == {"S2": {2: elsewhere["results"]}} and outcomes.by_name([]) == {}
 
 
 def test_a_run_is_evaluated_whole(course):
@@ -157,30 +158,30 @@ def test_from_the_command_line_to_the_report(course, tmp_path, monkeypatch, caps
     said = capsys.readouterr().out
     assert "3 runs planned, 0 of them in" in said and "[3/3] true sources, seed 1: mAP" in said
     assert "10 ours beats the joint triplet: too few seeds" in said
-    records = verdicts.read(tmp_path / "made.jsonl")
+    records = outcomes.read(tmp_path / "made.jsonl")
     assert [(r["definition"]["name"], r["definition"]["seed"]) for r in records] == planned
     assert all(r["machine"]["cores"] >= 1 and r["seconds"] > 0 for r in records)
     assert [r["results"]["last_loss"] is None for r in records] == [True, False, False]
-    assert set(verdicts.committed(tmp_path)) == {"made"} and len(verdicts.committed(tmp_path)["made"]) == 3
+    assert set(outcomes.committed(tmp_path)) == {"made"} and len(outcomes.committed(tmp_path)["made"]) == 3
     assert study.main(options) == 0
     assert "3 runs planned, 3 of them in" in capsys.readouterr().out
 
 
 def test_the_table_holds_means_spreads_and_shares_of_the_supervised_control():
-    found = verdicts.by_name([
+    found = outcomes.by_name([
         record("supervised encoder", 1, (0.75, 0.7), qbe=0.5), record("N", 1, (0.5, 0.5)), record("N", 2, (0.25, 0.5)),
     ])  # fmt: skip
-    supervised, row = verdicts.table(found)
+    supervised, row = outcomes.table(found)
     assert (row["row"], row["seeds"], row["map"], row["slides"]) == ("N", 2, 0.375, 0.286)
     assert row["spread"] == pytest.approx(np.std([0.5, 0.25], ddof=1)) and supervised["spread"] is None
     assert (row["map_share"], row["qbe_share"]) == (0.5, 0.5) and supervised["map_share"] == 1.0
-    assert verdicts.table({"N": found["N"]})[0]["map_share"] is None
+    assert outcomes.table({"N": found["N"]})[0]["map_share"] is None
 
 
 def found_with(**maps):
     """Results of some seeds, each with 100 draws around the mAP given for its row."""
     noise = np.random.default_rng(0).normal(0, 0.001, 100)
-    return verdicts.by_name([
+    return outcomes.by_name([
         record(name, seed, (value, *(value + noise * (1 + seed))))
         for name, values in maps.items() for seed, value in enumerate(values, start=1)
     ])  # fmt: skip
@@ -190,7 +191,7 @@ def test_verdicts():
     both = Relation(0, "", ((("S2",), ("N",)), (("F",), ("N",))))
 
     def verdict(**maps):
-        return verdicts.judge(both, found_with(**maps))[0]
+        return outcomes.judge(both, found_with(**maps))[0]
 
     low, high = (0.5, 0.5, 0.5), (0.6, 0.6, 0.6)
     assert verdict(S2=low, F=low, N=high) == "holds"
@@ -199,27 +200,27 @@ def test_verdicts():
     assert verdict(S2=low, N=high) == "too few seeds" == verdict(S2=low, F=low[:2], N=high)
     lower = found_with(S2=low, N=(0.495, 0.495, 0.495))
     for margin, expected in ((0.0, "fails"), (0.01, "holds")):
-        assert verdicts.judge(Relation(0, "", ((("S2",), ("N",)),), margin), lower)[0] == expected
+        assert outcomes.judge(Relation(0, "", ((("S2",), ("N",)),), margin), lower)[0] == expected
 
 
 def test_one_of_several_comparisons_must_fail_more_clearly_than_a_single_one():
     close = found_with(S2=(0.55, 0.56, 0.562), N=(0.54, 0.54, 0.54))  # fails at 95 %, not at 1 - 5 % / 7
-    alone, (gap,) = verdicts.judge(Relation(0, "", ((("S2",), ("N",)),)), close)
+    alone, (gap,) = outcomes.judge(Relation(0, "", ((("S2",), ("N",)),)), close)
     assert alone == "fails" and gap.high < 0
     seven = Relation(0, "", ((("S2",), ("N",)),) * 7)
-    verdict, gaps = verdicts.judge(seven, close)
+    verdict, gaps = outcomes.judge(seven, close)
     assert verdict == "undecided" and gaps == [gap] * 7
 
 
 def test_of_several_rows_the_best_of_each_seed_counts_and_only_seeds_that_all_have():
     relation = Relation(0, "", ((("S2", "S1"), ("F", "N")),))
     found = found_with(S2=(0.5, 0.2, 0.9, 0.9), S1=(0.3, 0.4, 0.3, 0.1), F=(0.6, 0.1, 0.2), N=(0.1, 0.7, 0.1, 0.1))
-    _, (gap,) = verdicts.judge(relation, found)
+    _, (gap,) = outcomes.judge(relation, found)
     assert gap.mean == pytest.approx(np.mean([0.6 - 0.5, 0.7 - 0.4, 0.2 - 0.9]))
 
 
 def test_the_report_has_a_line_for_each_row_and_each_comparison():
-    report = verdicts.report(
+    report = outcomes.report(
         found_with(**{"mix-mix": (0.5,) * 3, "S2 without SpecAugment": (0.6,) * 3, "S2": (0.6,) * 2})
     )
     assert " 2 separation alone beats SpecAugment alone: holds" in report
@@ -230,8 +231,8 @@ def test_the_report_has_a_line_for_each_row_and_each_comparison():
 
 def test_a_row_with_too_few_seeds_has_no_interval():
     found = found_with(S2=(0.5, 0.6), N=(0.5, 0.6, 0.7))
-    assert verdicts.level(found["S2"]) == pytest.approx((0.55, 0.55, 0.55))
-    mean, low, high = verdicts.level(found["N"])
+    assert outcomes.level(found["S2"]) == pytest.approx((0.55, 0.55, 0.55))
+    mean, low, high = outcomes.level(found["N"])
     assert mean == pytest.approx(0.6) and high - mean > 4.3 * 0.1 / 3**0.5 and mean - low == pytest.approx(high - mean)
 
 
@@ -242,10 +243,10 @@ def test_wrong_arguments_are_one_sentence(tmp_path, capsys):
     assert "--jobs 0: expected one or more" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("path", sorted(verdicts.FOLDER.glob("*.jsonl")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", sorted(outcomes.FOLDER.glob("*.jsonl")), ids=lambda path: path.stem)
 def test_committed_results_are_of_the_table_as_it_is(path):
-    records = verdicts.read(path)
-    found = verdicts.by_name(records)
+    records = outcomes.read(path)
+    found = outcomes.by_name(records)
     assert {(name, seed) for name, seeds in found.items() for seed in seeds} <= set(plan())
     assert sum(map(len, found.values())) == len(records), "results of another setting, or of another table"
     profile = json.loads(json.dumps(dataclasses.asdict(get_profile("study"))))

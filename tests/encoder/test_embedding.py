@@ -12,7 +12,7 @@ import pytest
 from keras.ops import convert_to_numpy as to_numpy
 
 from sepcl_keras.core.backend import inference
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.encoder import embedding
 from sepcl_keras.encoder.embedding import embed, embed_log_mel, load_encoder
 from sepcl_keras.encoder.network import CNN14

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.encoder.losses import Coincidence, NTXent, Triplet
 from sepcl_keras.separation.mixit import MixIT
 
@@ -215,6 +215,18 @@ def test_similarities_and_their_gradient_are_full_products_on_a_gpu_too(loss):
     z = np.zeros((4, 3), "float32")
     program = str(jax.make_jaxpr(jax.value_and_grad(lambda z: loss(z, z)))(z))
     assert program.count("dot_general") == program.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") > 0
+
+
+@pytest.mark.parametrize("temperature", [0, -0.1, math.nan, math.inf, None])
+def test_a_temperature_not_above_zero_is_refused(temperature):
+    with pytest.raises(BadInput, match="NTXent: temperature=.*: expected a finite number above 0"):
+        NTXent(temperature)
+
+
+@pytest.mark.parametrize("margin", [-0.1, math.nan, math.inf, None])
+def test_a_margin_below_zero_is_refused(margin):
+    with pytest.raises(BadInput, match="Triplet: margin=.*: expected a finite number of at least 0"):
+        Triplet(margin)
 
 
 def test_shapes_that_make_no_pairs_are_refused():

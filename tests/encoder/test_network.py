@@ -1,12 +1,19 @@
 """CNN14's sizes and independence, and the heads against the long way round."""
 
+import functools
+import json
+import os
+import subprocess
+import sys
+
 import keras
 import numpy as np
 import pytest
+from conftest import ROOT
 from keras import ops
 from keras.ops import convert_to_numpy as to_numpy
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.encoder import heads
 from sepcl_keras.encoder.heads import CoincidenceHead, SimilarityHead, pairwise_logits
 from sepcl_keras.encoder.network import CNN14, BatchNorm
@@ -32,6 +39,116 @@ def test_takes_long_inputs_and_refuses_short_ones():
     assert encoder(np.zeros((1, 333, 64), "float32")).shape == (1, 8)
     with pytest.raises(BadInput, match="an input of 95 frames; expected at least 96"):
         encoder(np.zeros((1, 95, 64), "float32"))
+
+
+@pytest.mark.parametrize("shape", [(2, 15_600), (2, 96, 63), (2, 96, 64, 1), (96, 64)])
+def test_other_shapes_are_refused(shape):
+    with pytest.raises(BadInput, match=r"CNN14: log-mel patches of shape .*; expected \(clips, frames, 64\)"):
+        CNN14(8, width=1)(np.zeros(shape, "float32"))
+
+
+@pytest.mark.parametrize("sizes", [dict(width=0), dict(width=1.5), dict(embedding_dim=-1), dict(embedding_dim=None)])
+def test_sizes_that_are_none_are_refused(sizes):
+    with pytest.raises(BadInput, match=f"CNN14: {next(iter(sizes))}=.*: expected a whole number of at least 1"):
+        CNN14(**sizes)
+
+
+def test_batch_norm_of_a_loud_band_that_hardly_changes():
+    x = (-100 + 0.01 * np.random.default_rng(0).standard_normal((64, 96, 64))).astype("float32")
+    x64 = x.astype("float64")
+    mean, variance = x64.mean(axis=(0, 1)), x64.var(axis=(0, 1))
+    layer = BatchNorm(momentum=0.0)
+    # 100 is known to 8e-6 in float32, a thousandth of the deviation; JAX multiplies before it subtracts
+    expected = (x64 - mean) / np.sqrt(variance + 1e-5)
+    np.testing.assert_allclose(to_numpy(layer(x, training=True)), expected, atol=0.05)
+    np.testing.assert_allclose(to_numpy(layer.moving_mean), mean, rtol=1e-5)
+    np.testing.assert_allclose(to_numpy(layer.moving_variance), variance, rtol=0.02)
+
+
+PROGRAM = """
+import sys, keras, numpy as np
+import sepcl_keras as sk
+from keras.ops import convert_to_numpy as to_numpy
+from sepcl_keras.encoder.objectives import ContrastiveModel, TripletModel
+from sepcl_keras.separation.mixit import SeparationModel
+from sepcl_keras.training.loop import Batches, fit
+
+data = dict(np.load(sys.argv[1]))
+encoder = sk.CNN14(8, width=2)
+encoder.build((None, 96, 64))
+for index, weight in enumerate(encoder.weights):
+    weight.assign(data[f"weight{index}"])
+patches = data["patches"]
+found = {f"h{training}": to_numpy(encoder(patches, training=bool(training))) for training in (1, 0)}
+encoder.save(sys.argv[2] + ".keras")
+found["loaded"] = to_numpy(sk.load_encoder(sys.argv[2] + ".keras")(patches))
+found["log_mel"] = to_numpy(sk.LogMel()(data["waveforms"]))
+found["augmented"] = to_numpy(sk.SpecAugment(seed=0)(patches, training=True))
+found["embedded"] = sk.embed(data["waveforms"], encoder)
+sizes = dict(num_basis=8, frame_length=8, frame_step=4, bottleneck=4, hidden=4, dilations=(1,), repeats=1)
+separator = sk.TDCNPlusPlus(**sizes)
+separator.build((None, None))
+for weight in separator.trainable_weights:
+    weight.assign(np.full(weight.shape, 0.01))
+found["channels"] = to_numpy(separator(data["waveforms"]))
+
+class Pairs(Batches):
+    def __getitem__(self, step):
+        return ((patches[:2], patches[2:]),)
+
+contrast = ContrastiveModel(encoder, augmentation=sk.SpecAugment(seed=0))
+for model, kind, array, crop in (
+    (contrast, Pairs, patches, 96), (TripletModel(encoder, seed=0), Pairs, patches, 96),
+    (SeparationModel(separator), Batches, data["waveforms"], 4000),
+):
+    try:
+        losses = fit(model, lambda n: kind(array, crop, 2, n, 0), 2, 1e-3, show=False)["first_losses"]
+        assert np.isfinite(losses).all()
+    except sk.BadInput as error:
+        print(error)
+np.savez(sys.argv[2], **{name: value.astype("float64") for name, value in found.items()})
+"""
+
+
+@pytest.fixture(scope="module")
+def under(tmp_path_factory):
+    """A function of the settings in `keras.json` to what a process gives and says under them."""
+    folder = tmp_path_factory.mktemp("keras")
+    encoder, r = CNN14(8, width=2), np.random.default_rng(0)
+    encoder.build((None, 96, 64))
+    data = {f"weight{index}": to_numpy(weight) for index, weight in enumerate(encoder.weights)}
+    data |= {"patches": r.standard_normal((4, 96, 64)), "waveforms": 0.1 * r.standard_normal((4, 15_600))}
+    np.savez(folder / "data.npz", **{name: value.astype("float32") for name, value in data.items()})
+
+    @functools.cache
+    def run(**settings):
+        name = "-".join(settings.values()) or "plain"
+        home = folder / name
+        home.mkdir()
+        (home / "keras.json").write_text(json.dumps({"backend": keras.backend.backend()} | settings))
+        done = subprocess.run(
+            [sys.executable, "-c", PROGRAM, folder / "data.npz", home / "found"],
+            env=os.environ | {"KERAS_HOME": str(home), "PYTHONPATH": str(ROOT)},
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr[-3000:]
+        return dict(np.load(home / "found.npz")), done.stdout
+
+    return run
+
+
+SETTINGS = [{"image_data_format": "channels_first"}, {"floatx": "float64"}, {"floatx": "float16"}]
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: next(iter(settings.values())))
+def test_what_keras_is_set_to_changes_no_numbers(under, settings):
+    (expected, _), (found, said) = under(), under(**settings)
+    half = settings.get("floatx") == "float16"
+    assert ("floatx float16: expected float32" in said) == half
+    for name, value in expected.items():
+        np.testing.assert_allclose(
+            found[name], value, rtol=0, atol=(0.05 if half else 1e-4) * np.abs(value).max(), err_msg=name
+        )
 
 
 def test_the_split_coincidence_head_equals_the_mlp_on_each_pair():

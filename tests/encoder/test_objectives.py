@@ -1,18 +1,22 @@
 """The training models: their losses, what they measure on the way, and their step, beside Keras' own."""
 
+import itertools
+import math
+
 import keras
 import numpy as np
 import pytest
 from keras import ops
 from keras.ops import convert_to_numpy as to_numpy
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.encoder.losses import Coincidence, NTXent, Triplet
 from sepcl_keras.encoder.network import CNN14
 from sepcl_keras.encoder.objectives import ContrastiveModel, TripletModel, geometry
 from sepcl_keras.separation.mixit import MixIT, SeparationModel
 from sepcl_keras.separation.network import TDCNPlusPlus
 from sepcl_keras.training.step import TensorFlowStep
+from sepcl_keras.views.augmentation import CONSTRAINTS, SpecAugment
 
 SEPARATOR = dict(num_basis=32, frame_length=32, frame_step=16, bottleneck=16, hidden=24, dilations=(1, 2, 4), repeats=1)
 
@@ -169,6 +173,8 @@ def test_no_task_an_unknown_choice_of_views_and_a_third_array_are_refused():
         contrastive(similarity=0, coincidence=0)
     with pytest.raises(BadInput, match="augmented='all': expected one of both, first, second"):
         contrastive(augmented="all")
+    with pytest.raises(BadInput, match="augmented=.*: expected one of both, first, second"):
+        contrastive(augmented=["both"])
     model = contrastive()
     model(pair_of_patches())
     with pytest.raises(BadInput, match="3 arrays of patches; expected"):
@@ -208,7 +214,93 @@ def test_each_anchor_draws_one_of_the_constraints():
     assert same.mean() < 0.05
 
 
-@pytest.mark.parametrize("constraints", [(), ("echo",), ("noise", "noise")])
+class Flat(keras.layers.Layer):
+    """An encoder that hides nothing."""
+
+    def call(self, x, training=None):
+        return ops.reshape(x, (-1, FRAMES * BANDS))
+
+
+FRAMES, BANDS, CLIPS = 96, 41, 1000
+SUBSETS = [*itertools.combinations(("noise", "shift", "mixing", "proximity"), 2), tuple(CONSTRAINTS)]
+
+
+def drawn_strengths(constraints, seed):
+    """Constraint → the strengths, in 0 to 1 and by right uniform, of the patches that drew it.
+
+    Each patch is silence but for one cell of magnitude one, in a place of its own, so that what was done shows: the
+    cell is louder, elsewhere, or a second one beside it, in the partner's place. The second moment is loud all over.
+    """
+    place = np.stack([np.arange(CLIPS) % FRAMES, 10 + np.arange(CLIPS) // FRAMES], axis=1)  # frame and band
+    anchors = np.full((CLIPS, FRAMES, BANDS), np.log(0.01), "float32")
+    anchors[np.arange(CLIPS), *place.T] = np.log(1.01)
+    model = TripletModel(Flat(), constraints, seed=seed)
+    _, positives = model((anchors, np.zeros_like(anchors)), training=True)["h"]
+    magnitudes = np.exp(np.reshape(to_numpy(positives), anchors.shape)) - 0.01
+    found = {name: [] for name in constraints}
+    for index, patch in enumerate(magnitudes):
+        cells = np.argwhere(patch > 0.3)
+        loudness = patch[tuple(place[index])]
+        if len(cells) > 2:
+            found["proximity"].append(0.0)
+        elif len(cells) == 2:
+            (partner,) = np.flatnonzero((place[:, None] == cells).all(axis=2).any(axis=1) & (np.arange(CLIPS) != index))
+            found["mixing"].append((partner - index) % CLIPS / CLIPS)
+        elif loudness > 1 + 1e-5:
+            found["noise"].append(math.erf((loudness - 1) / 0.5 / math.sqrt(2)))
+        else:
+            (cell,) = cells
+            found["shift"].append((cell[0] - place[index][0]) % FRAMES / FRAMES)
+    return found
+
+
+@pytest.mark.parametrize("seed", [0, 3])
+@pytest.mark.parametrize("constraints", SUBSETS, ids="-".join)
+def test_which_constraint_is_drawn_says_nothing_of_its_strength(constraints, seed):
+    found = drawn_strengths(constraints, seed)
+    share = CLIPS / len(constraints)
+    for name, strengths in found.items():
+        assert abs(len(strengths) - share) < 4 * np.sqrt(share)
+        if name != "proximity":
+            counts, _ = np.histogram(strengths, bins=8, range=(0, 1))
+            expected = len(strengths) / 8
+            assert np.sum((counts - expected) ** 2 / expected) < 24.3, name  # chi-square of 7: one in a thousand
+            assert min(strengths) < 0.04 and max(strengths) > 0.96
+
+
+def test_a_models_draws_are_not_those_of_other_layers_of_its_seed():
+    """Twenty calls each: nothing drawn by one is drawn by another, whatever the seed, at the same call or later."""
+    seen = []
+    for seed in range(4):
+        model = TripletModel(Flat(), ("noise", "shift", "mixing"), seed=seed)
+        generators = [
+            model.generator,
+            *(layer.generator for layer in model.transforms),
+            SpecAugment(seed=seed).generator,
+        ]
+        generators.append(keras.layers.Dropout(0.5, seed=seed).seed_generator)
+        for generator in generators:
+            seen += [to_numpy(keras.random.uniform((8,), seed=generator)).tobytes() for _ in range(20)]
+    assert len(set(seen)) == len(seen) == 4 * 6 * 20
+
+
+@pytest.mark.parametrize("model", [ContrastiveModel, TripletModel])
+def test_views_of_different_shapes_are_refused(model):
+    model, (first, second) = model(CNN14(16, width=1)), pair_of_patches()
+    model((first, second))
+    for other in (first[:1], first[:4], first[:, :, :63], first[..., None]):
+        with pytest.raises(BadInput, match=r"views of shapes .*; expected the same for all"):
+            model((first, other))
+
+
+@pytest.mark.parametrize("weight", [-1.0, np.nan, np.inf, None, "1"])
+@pytest.mark.parametrize("name", ["similarity", "coincidence"])
+def test_weights_that_are_none_are_refused(name, weight):
+    with pytest.raises(BadInput, match=f"{name}=.*: expected a finite number of at least 0"):
+        contrastive(**{name: weight})
+
+
+@pytest.mark.parametrize("constraints", [(), ("echo",), ("noise", "noise"), None, "noise", 5, (["noise"],)])
 def test_constraints_that_are_none_unknown_or_doubled_are_refused(constraints):
     with pytest.raises(BadInput, match="expected some of noise, shift, mixing, proximity, each once"):
-        triplets(*constraints)
+        TripletModel(CNN14(16, width=2), constraints)

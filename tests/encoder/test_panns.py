@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from keras.ops import convert_to_numpy as to_numpy
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.encoder import panns
 from sepcl_keras.encoder.embedding import embed
 from sepcl_keras.encoder.network import CNN14
@@ -132,7 +132,7 @@ def test_what_a_wrapper_put_before_the_names_is_left_out(prefix):
     for ours, theirs in zip(encoder.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     two = wrapped | {f"teacher.{name}": array for name, array in weights.items()}
-    with pytest.raises(BadInput, match=f"'{prefix}' .*lead to a bn0.weight; expected the names of one CNN14"):
+    with pytest.raises(BadInput, match=f"'{prefix}' .*lead to a bn0.weight; expected one CNN14"):
         load_panns_weights(encoder, two)
 
 

@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import norm
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.evaluation import classifiers
 from sepcl_keras.evaluation.classifiers import PATIENCE, label_curve, linear_probe, shallow_classifier
 from sepcl_keras.evaluation.controls import CONTROLS, log_mel_statistics, random_projection

@@ -5,7 +5,7 @@ import pytest
 from scipy import stats
 from sklearn.metrics import average_precision_score
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.evaluation import intervals
 from sepcl_keras.evaluation.metrics import d_prime, mean_average_precision
 

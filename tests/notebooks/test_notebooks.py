@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 
 nbformat = pytest.importorskip("nbformat")
 notebook = pytest.importorskip("sepcl_keras.notebook")
@@ -60,6 +60,9 @@ def test_has_parameters_records_its_numbers_and_solves_its_exercises(path):
     assert len(cells(path, "code", "solution")) >= 2
     lesson = [cell.source for cell in cells(path, "code") if "solution" not in cell.metadata.get("tags", [])]
     assert "assert " in "\n".join(lesson)
+    # What is claimed about sounds or training is judged without stopping the course, and kept.
+    judges = "notebook.verdict(verdicts, " in code
+    assert ("verdicts = {}" in code) == ("\n    verdicts=verdicts,\n" in code) == judges
     for cell in cells(path, "code"):
         lines = cell.source.count("\n") + 1
         assert lines <= 25 or cell.source.startswith("class "), f"a cell of {lines} lines: {cell.source[:60]}"
@@ -76,6 +79,15 @@ def test_players_share_one_gain_and_take_silence(monkeypatch):
     np.testing.assert_allclose(heard[1], heard[0] / 10, rtol=1e-6)
     assert not heard[2].any() and "loud &amp; clear" in shown[0] and shown[0].count("<audio") == 3
     notebook.players({"silent": np.zeros(4)})
+
+
+def test_a_verdict_is_told_and_kept_and_stops_nothing(capsys):
+    kept = {}
+    assert notebook.verdict(kept, "rain is wet", np.bool_(True), "0.9 against 0.5") is True
+    assert notebook.verdict(kept, "rain is dry", np.nan > 0.5, "nan against 0.5") is False
+    assert kept == {"rain is wet": True, "rain is dry": False} and all(type(holds) is bool for holds in kept.values())
+    told = ["✓ holds: rain is wet (0.9 against 0.5)", "✗ does not hold here: rain is dry (nan against 0.5)"]
+    assert capsys.readouterr().out.splitlines() == told
 
 
 def test_bad_input_is_still_an_error_outside_a_notebook():

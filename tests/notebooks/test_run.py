@@ -49,6 +49,8 @@ def write(folder, name, *cells, parameters=PARAMETERS):
     code += [nbformat.v4.new_code_cell(cell) for cell in cells]
     kernel = {"kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"}}
     nbformat.write(nbformat.v4.new_notebook(cells=code, metadata=kernel), folder / name)
+    (folder / "src").mkdir(exist_ok=True)
+    (folder / "src" / name).with_suffix(".py").touch()
 
 
 @pytest.fixture
@@ -66,8 +68,11 @@ def folder(tmp_path):
     [
         ("--profile", "huge", "smoke, tiny"),
         ("--data", "nowhere", "made"),
-        ("--seed", "-1", "zero or more"),
-        ("--seed", "1.5", "zero or more"),
+        ("--seed", "-1", "from 0 to 4294967295"),
+        ("--seed", "1.5", "from 0 to 4294967295"),
+        ("--seed", "4294967296", "from 0 to 4294967295"),
+        ("--data", "a" * 5_000, "expected a path"),
+        ("--out", "a" * 5_000, "expected a path"),
         ("--from", "07", "00, 10"),
         ("--from", "last", "00, 10"),
         ("--jobs", "0", "one or more"),
@@ -77,7 +82,7 @@ def test_wrong_value_is_refused_at_once_in_one_sentence(run, folder, capsys, opt
     arguments = {"--profile": "smoke", "--out": str(folder.parent / "out")} | {option: value}
     assert run.main([word for pair in arguments.items() for word in pair], folder) == 2
     captured = capsys.readouterr()
-    assert value in captured.err and expected in captured.err
+    assert value[:70] in captured.err and expected in captured.err and len(captured.err) < 300
     assert captured.err.count("\n") == 1 and captured.err.endswith(".\n")
     assert captured.out == "" and not (folder / "was_executed").exists() and not (folder.parent / "out").exists()
 
@@ -246,3 +251,17 @@ def test_table_is_aligned_and_shows_missing_values_as_a_dash(run):
     assert len(lines) == 3 and len({len(line) for line in lines}) == 1
     assert lines[1].split()[:4] == ["log-mel", "statistics", "0.500", "–"]
     assert lines[2].split()[-1] == "0.286"
+
+
+def test_a_readers_own_copies_do_not_run_in_place_of_ours(run, folder, tmp_path):
+    for name in ("00_first-Copy1.ipynb", "00_first_solution.ipynb", "05_mine.ipynb"):
+        (folder / name).write_bytes((folder / "10_last.ipynb").read_bytes())
+    _, notebooks, _ = run.plan(run.parse(["--profile", "smoke", "--out", str(tmp_path / "out")]), folder)
+    assert [path.name for path in notebooks] == ["00_first.ipynb", "10_last.ipynb"]
+
+
+def test_a_folder_that_is_a_file_is_one_sentence(run, folder, tmp_path, capsys):
+    (tmp_path / "out").touch()
+    assert run.main(["--profile", "smoke", "--out", str(tmp_path / "out")], folder) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "cannot be written" in said

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.scenes import audio
 
 FORMATS = ("wav", "flac", "ogg", "mp3")
@@ -201,9 +201,6 @@ def test_read_in_graph_refuses_before_tensorflow_sees_the_file(tmp_path):
     _text(tmp_path / "text.wav")
     with pytest.raises(BadInput, match="readable wav"):
         audio.read_in_graph(tmp_path / "text.wav")
-    soundfile.write(tmp_path / "a.wav", tone(), 16_000, subtype="IMA_ADPCM")
-    with pytest.raises(BadInput, match="encodings PCM_16.*not IMA_ADPCM"):
-        audio.read_in_graph(tmp_path / "a.wav")
 
 
 def test_trim_silence_takes_the_edges_and_keeps_the_pauses():

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.signal
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.scenes import made_sounds
 from sepcl_keras.scenes.banks import TABLES
 from sepcl_keras.scenes.made_sounds import CLASSES, make_event

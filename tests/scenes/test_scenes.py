@@ -2,7 +2,11 @@
 
 import csv
 import json
+import os
 import shutil
+import subprocess
+import sys
+import tempfile
 from itertools import combinations
 
 import numpy as np
@@ -10,7 +14,7 @@ import pytest
 import soundfile
 from conftest import ROOT
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.course.profiles import get_profile
 from sepcl_keras.scenes import audio, banks, made_sounds, mixing
 from sepcl_keras.scenes.banks import SPLITS, TABLES, Bank, Esc50Bank, Event, MadeBank, _read_places, open_bank
@@ -391,7 +395,6 @@ def _repeated_otherwise(folder):
         (_repeated_otherwise, r"line 42: expected 1-100-A-0\.wav once"),
         (_two_folds, "at least 3 folds to train, validate and test, but found 2"),
         (_one_class, "at least 2 categories"),
-        (lambda folder: change(folder, "src_file", "400"), "expected recording 400 in one split, not train and test"),
     ),
 )
 def test_a_bad_folder_is_refused_when_it_is_opened(little, spoil, reason):
@@ -471,3 +474,72 @@ def test_real_recordings_make_scenes():
         np.testing.assert_array_equal(scene.sources.sum(axis=0), scene.mixture)
         assert np.isfinite(scene.mixture).all() and 0.02 < np.abs(scene.mixture).max() < 1
         assert (np.square(scene.sources).mean(axis=1) > 0).all()
+
+
+@pytest.mark.parametrize("how", [None, "leave out", "keep", "split anew"])
+def test_recordings_in_several_splits_are_left_out_kept_or_split_anew(little, how, monkeypatch, capsys):
+    """A clip of the test fold moves to a recording that training has, too."""
+    plain = Esc50Bank(little)
+    before = {split: {event.key for event in plain.events(split)} for split in SPLITS}
+    assert "spanning" not in plain.definition and "split" not in capsys.readouterr().out
+    recording = plain.events("test")[0].recording
+    change(little, "src_file", recording)  # of the first row, a clip of training
+    moved = read_table(little)[1][0][read_table(little)[0].index("filename")]
+    if how:
+        monkeypatch.setenv("SEPCL_SPANNING", how)
+    bank = Esc50Bank(little)
+    after = {split: {event.key for event in bank.events(split)} for split in SPLITS}
+    homes = {split: {event.recording for event in bank.events(split)} for split in SPLITS}
+    spans = {clip for clip in set().union(*before.values()) if clip == moved} | {
+        event.key for event in plain.events("test") if event.recording == recording
+    }
+    assert f"{len(spans)} of {sum(map(len, before.values()))} clips are of 1 recordings" in capsys.readouterr().out
+    assert bank.definition != plain.definition and bank.definition["spanning"] == (how or "leave out")
+    if how == "keep":
+        assert after == before and homes["train"] & homes["test"] == {recording}
+    else:
+        assert not homes["train"] & homes["test"] and not homes["train"] & homes["validation"]
+        left = set() if how == "split anew" else spans
+        assert set().union(*after.values()) == set().union(*before.values()) - left
+        assert all(after.values())
+
+
+def test_another_way_with_recordings_in_several_splits_is_refused(little, monkeypatch):
+    monkeypatch.setenv("SEPCL_SPANNING", "ignore")
+    with pytest.raises(BadInput, match="SEPCL_SPANNING='ignore': expected one of leave out, keep, split anew"):
+        Esc50Bank(little)
+
+
+@pytest.mark.parametrize("data", [None, 3, b"made", "a" * 5_000], ids=lambda value: type(value).__name__)
+def test_data_that_is_no_path_is_refused(data):
+    with pytest.raises(BadInput, match="expected a path"):
+        open_bank(data, get_profile("smoke"))
+
+
+def test_a_folder_or_sound_that_may_not_be_read_is_one_sentence(little):
+    """As an ordinary user, for to root every folder is open; so not in pytest's folder, which others cannot enter."""
+    program = """
+import os, sys
+from sepcl_keras.scenes.banks import BadInput, Esc50Bank
+
+"".encode("utf-8-sig")  # Python's own files may be out of reach later
+if os.geteuid() == 0:
+    os.setuid(65534)
+try:
+    Esc50Bank(sys.argv[1])
+except BadInput as error:
+    print(error)
+"""
+    with tempfile.TemporaryDirectory() as place:
+        os.chmod(place, 0o755)
+        folder = shutil.copytree(little, f"{place}/little")
+        closed = sorted(os.listdir(f"{folder}/audio"))[0]
+        for path, rights in ((f"{folder}/audio/{closed}", 0), (f"{folder}/meta", 0), (folder, 0)):
+            os.chmod(path, rights)
+            command = [sys.executable, "-W", "ignore", "-c", program, folder]
+            environment = os.environ | {"PYTHONPATH": str(ROOT)}
+            done = subprocess.run(command, env=environment, capture_output=True, text=True)
+            assert done.returncode == 0 and done.stdout.count("\n") == 1, done.stderr[-2000:]
+            assert "Permission denied" in done.stdout
+        os.chmod(folder, 0o755)
+        os.chmod(f"{folder}/meta", 0o755)

@@ -11,7 +11,7 @@ from conftest import ROOT
 from keras import ops
 
 from sepcl_keras.core.dense import Dense
-from sepcl_keras.separation.blocks import ScaledDense
+from sepcl_keras.separation.blocks import PReLUNorm, ScaledDense
 
 
 @pytest.mark.parametrize("in_a_graph", [False, True])
@@ -47,3 +47,12 @@ def test_also_where_tensorflow_has_no_instructions_for_bfloat16():
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout[-3000:]
+
+
+def test_what_hardly_changes_is_normalised_and_not_lost():
+    """On torch the mean square less the squared mean is below zero here, by more than the epsilon."""
+    x = (300 + 0.01 * np.random.default_rng(0).standard_normal((4, 500, 16))).astype("float32")
+    layer = PReLUNorm()
+    x64 = x.astype("float64")
+    expected = (x64 - x64.mean(axis=1, keepdims=True)) / np.sqrt(x64.var(axis=1, keepdims=True) + 1e-3)
+    np.testing.assert_allclose(ops.convert_to_numpy(layer(x)), expected, atol=0.02)

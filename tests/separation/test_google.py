@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras.ops import convert_to_numpy as to_numpy
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.separation.google import from_google_checkpoint, load_google_weights
 from sepcl_keras.separation.network import TDCNPlusPlus
 

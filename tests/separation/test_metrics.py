@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.course.course import Course
 from sepcl_keras.course.profiles import get_profile
 from sepcl_keras.scenes.banks import open_bank

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.separation.mixit import MixIT, assignments
 
 
@@ -238,7 +238,16 @@ def test_tries_every_assignment_and_refuses_too_many():
         MixIT()(np.zeros((1, 2, 4)), np.zeros((1, 9, 4)))
 
 
-@pytest.mark.parametrize("shapes", [((1, 3, 8), (1, 4, 8)), ((1, 2, 9), (1, 4, 8)), ((2, 8), (4, 8))])
+@pytest.mark.parametrize("max_snr", [None, float("nan"), float("inf"), "30"])
+def test_a_threshold_that_is_no_number_is_refused(max_snr):
+    with pytest.raises(BadInput, match="MixIT: max_snr=.*: expected a finite number"):
+        MixIT(max_snr)
+
+
+@pytest.mark.parametrize(
+    "shapes",
+    [((1, 3, 8), (1, 4, 8)), ((1, 2, 9), (1, 4, 8)), ((2, 8), (4, 8)), ((1, 2, 8), (3, 4, 8)), ((3, 2, 8), (1, 4, 8))],
+)
 def test_other_shapes_are_refused(shapes):
     with pytest.raises(BadInput, match=r"expected \(clips, 2, samples\) and \(clips, sources, samples\)"):
         MixIT().call(*map(np.zeros, shapes))

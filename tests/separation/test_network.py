@@ -6,7 +6,7 @@ import pytest
 from keras.ops import convert_to_numpy as to_numpy
 from keras.ops import convert_to_tensor as to_tensor
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.separation.network import (
     CONSISTENCY,
     TDCNPlusPlus,
@@ -191,7 +191,7 @@ def test_the_starting_basis_rebuilds_any_signal_and_tells_pitches_apart():
     [
         (dict(frame_step=41), "frame_step=41; expected 1 to frame_length=40"),
         (dict(frame_step=0), "frame_step=0; expected 1 to frame_length=40"),
-        (dict(consistency="magsq"), "consistency='magsq': expected one of predicted, uniform, energy"),
+        (dict(consistency="magsq"), "consistency='magsq'; expected one of predicted, uniform, energy"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):

@@ -1,5 +1,9 @@
 """Separating whole files: as the separator would, whatever the length, rate and order of channels in each piece."""
 
+import os
+import platform
+import subprocess
+import sys
 import threading
 
 import keras
@@ -9,7 +13,7 @@ import soundfile
 from keras.ops import convert_to_numpy as to_numpy
 
 from sepcl_keras.core.backend import processes
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.scenes import audio
 from sepcl_keras.separation import separate
 from sepcl_keras.separation.network import TDCNPlusPlus, start_from_mdct
@@ -323,6 +327,10 @@ def test_bad_files_are_refused(tmp_path):
         (dict(sample_rate=16_000.0), "sample_rate=16000.0: expected a whole number"),
         (dict(overlap=0), "piece_seconds=20.0, overlap=0: expected an overlap of a sample to half a piece"),
         (dict(overlap=0.51), "overlap=0.51: expected an overlap of a sample to half a piece"),
+        (dict(overlap=float("nan")), "overlap=nan: expected an overlap of a sample to half a piece"),
+        (dict(overlap=None), "overlap=None: expected an overlap of a sample to half a piece"),
+        (dict(piece_seconds="20"), "piece_seconds='20', overlap=0.2: expected an overlap"),
+        (dict(piece_seconds=float("inf")), "piece_seconds=inf, overlap=0.2: expected an overlap"),
         (dict(piece_seconds=0), "piece_seconds=0, overlap=0.2"),
     ],
 )
@@ -339,3 +347,33 @@ def test_a_separator_gone_astray_is_named(tmp_path):
     with pytest.raises(BadInput, match="the separator gives NaN or infinity"):
         separate_file(write(tmp_path / "a.wav", noise(1)), tmp_path / "out", Broken())
     assert not list((tmp_path / "out").iterdir())
+
+
+def test_a_flac_that_does_not_say_its_length_is_separated_to_its_end(tmp_path, capsys):
+    path = tmp_path / "a.flac"
+    soundfile.write(path, noise(1.7), RATE)
+    expected = soundfile.read(path, dtype="float32")[0]
+    data = bytearray(path.read_bytes())
+    data[21] &= 0xF0
+    data[22:26] = bytes(4)
+    path.write_bytes(data)
+    outputs = separate_file(path, tmp_path / "out", Bands(), RATE, piece_seconds=0.5)
+    total = sum(soundfile.read(output, dtype="float32")[0] for output in outputs)
+    np.testing.assert_allclose(total, expected, atol=1e-5)
+    assert "a.flac" in capsys.readouterr().out
+
+
+def test_what_a_killed_run_left_is_removed_by_the_next(tmp_path):
+    """And what a run that is still at work has, is not."""
+    path, folder = write(tmp_path / "a.wav", noise(0.5)), tmp_path / "out"
+    folder.mkdir()
+    killed = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True)
+    left = folder / f".a_channel1-{platform.node()}-{int(killed.stdout)}-x7y8z9.wav"
+    kept = folder / f".a_channel1-{platform.node()}-{os.getpid()}-x7y8z9.wav"
+    left.touch()
+    kept.touch()
+    separate_file(path, folder, Bands(), RATE, show=False)
+    assert sorted(file.name for file in folder.iterdir()) == [
+        kept.name,
+        *(f"a_channel{number}.wav" for number in (1, 2, 3)),
+    ]

@@ -16,7 +16,8 @@ import pytest
 from conftest import ROOT
 from keras import ops
 
-from sepcl_keras.core.files import BadInput, read_json
+from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.files import read_json
 from sepcl_keras.core.folders import CHECKPOINT, atomic_folder
 from sepcl_keras.core.saved import save_model
 from sepcl_keras.course.profiles import PROFILES

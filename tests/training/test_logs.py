@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.encoder.objectives import ContrastiveModel
 from sepcl_keras.training import loop
 from sepcl_keras.training.loop import Batches

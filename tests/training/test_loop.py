@@ -10,7 +10,7 @@ from keras.ops import convert_to_numpy as to_numpy
 from stopped_training import Neighbours
 
 from sepcl_keras.core.backend import feed
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.course.profiles import PROFILES
 from sepcl_keras.encoder.network import CNN14
 from sepcl_keras.encoder.objectives import ContrastiveModel

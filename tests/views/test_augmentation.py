@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 from keras import ops
+from keras.ops import convert_to_numpy as to_numpy
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.views.augmentation import Mixing, Noise, Shift, SpecAugment
 
 MASKS_OFF = dict(time_masks=0, frequency_masks=0)
@@ -47,6 +48,64 @@ def test_each_patch_has_its_own_draw_and_each_call_another():
     first, second = (np.asarray(layer(x, training=True)) for _ in range(2))
     assert len({y.tobytes() for y in (*first, *second)}) == 16
     np.testing.assert_array_equal(np.asarray(SpecAugment(seed=0)(x, training=True)), first)
+
+
+def test_no_two_of_ten_seeds_and_twenty_calls_share_their_masks():
+    """On torch, Keras' generator of seed 0 is at its fourth call where that of seed 3 begins."""
+    x, seen = patches(2), set()
+    for seed in range(10):
+        layer = SpecAugment(time_warp=0, seed=seed)
+        seen |= {to_numpy(layer(x, training=True)).tobytes() for _ in range(20)}
+    assert len(seen) == 200
+
+
+def test_layers_of_one_class_and_seed_draw_alike_and_others_do_not():
+    """As Keras' own layers do; two in one model are given two seeds."""
+    x = patches(2)
+    first, same, other = (to_numpy(SpecAugment(seed=seed, name=name)(x, training=True))
+                          for seed, name in ((0, "a"), (0, "b"), (1, "a")))  # fmt: skip
+    np.testing.assert_array_equal(first, same)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("layer", [SpecAugment, Noise, Shift, Mixing])
+def test_clips_of_varying_length_are_changed_in_fit(layer):
+    class Lengths(keras.utils.PyDataset):
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, step):
+            frames = (96, 40, 2)[step]
+            return patches(4, frames), np.zeros((4, 64), "float32")
+
+    class Kept(keras.layers.Layer):
+        """Adds up what it was given, by frames."""
+
+        def call(self, x):
+            return ops.mean(x, axis=1)
+
+    model = keras.Sequential([keras.Input((None, 64)), layer(seed=0), Kept(), keras.layers.Dense(64)])
+    model.compile("sgd", "mse", jit_compile=False)
+    history = model.fit(Lengths(), verbose=0, shuffle=False)
+    assert np.isfinite(history.history["loss"]).all()
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="other backends know all lengths")
+@pytest.mark.parametrize("layer", [SpecAugment, Noise, Shift, Mixing])
+def test_an_open_number_of_frames_changes_nothing(layer):
+    import tensorflow as tf
+
+    for frames in (96, 3, 1):
+        x, opened = patches(6, frames), layer(seed=0)
+        traced = tf.function(lambda x: opened(x, training=True), input_signature=[tf.TensorSpec((None, None, 64))])  # noqa: B023
+        np.testing.assert_allclose(traced(x), layer(seed=0)(x, training=True), atol=1e-5)
+
+
+@pytest.mark.parametrize("layer", [SpecAugment, Noise, Shift, Mixing])
+def test_other_shapes_are_refused(layer):
+    for shape in ((96, 64), (2, 96, 64, 1)):
+        with pytest.raises(BadInput, match=r"patches of shape .*; expected \(clips, frames, mels\)"):
+            layer(seed=0)(np.zeros(shape, "float32"), training=True)
 
 
 def test_the_warp_keeps_both_ends_the_order_and_a_linear_ramp_piecewise():
@@ -105,6 +164,8 @@ def test_patches_too_short_to_warp_are_masked_only():
     for frames in (1, 2, 3):
         y = np.asarray(SpecAugment(seed=0)(patches(5, frames), training=True))
         assert np.all(np.isfinite(y))
+        warped = to_numpy(SpecAugment(seed=0, **MASKS_OFF)(patches(5, frames), training=True))
+        np.testing.assert_allclose(warped, patches(5, frames), atol=1e-6)
 
 
 def test_config_round_trip_and_refusals():
@@ -114,8 +175,11 @@ def test_config_round_trip_and_refusals():
     np.testing.assert_array_equal(
         np.asarray(copy(patches(2), training=True)), np.asarray(layer(patches(2), training=True))
     )
-    with pytest.raises(BadInput, match="time_width=-1.: expected zero or more"):
-        SpecAugment(time_width=-1)
+    for size in (-1, 1.5, None, np.nan, True):
+        with pytest.raises(BadInput, match="time_width=.*: expected a whole number of at least 0"):
+            SpecAugment(time_width=size)
+    with pytest.raises(BadInput, match="seed=0.5: expected a whole number"):
+        Shift(seed=0.5)
 
 
 def test_saved_and_loaded_it_passes_patches_on(tmp_path, in_a_fresh_process):
@@ -199,5 +263,6 @@ def test_mixing_adds_another_patch_at_a_share_of_the_energy(low, high):
 def test_mixing_silence_stays_finite_and_a_negative_share_is_refused():
     silence = np.full((3, 96, 64), np.log(0.01), "float32")
     assert np.isfinite(np.asarray(Mixing(seed=0)(silence, training=True))).all()
-    with pytest.raises(BadInput, match="expected 0 ≤ low ≤ high"):
-        Mixing(0.5, 0.25)
+    for low, high in ((0.5, 0.25), (-0.1, 0.25), (np.nan, 0.25), (0.0, np.nan), (0.0, np.inf)):
+        with pytest.raises(BadInput, match="Mixing: .*: expected a finite number of at least"):
+            Mixing(low, high)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import pytest
 
-from sepcl_keras.core.files import BadInput
+from sepcl_keras.core.checks import BadInput
 from sepcl_keras.views.log_mel import LogMel, mel_matrix
 
 
@@ -69,8 +69,16 @@ def test_silence_is_finite_and_short_clips_are_refused():
     assert np.all(np.isfinite(np.asarray(LogMel("panns")(np.zeros((1, 800), "float32")))))
     with pytest.raises(BadInput, match="a clip of 399 samples; expected at least 400"):
         LogMel()(np.zeros((1, 399), "float32"))
-    with pytest.raises(BadInput, match="expected one of vggish, panns"):
-        LogMel("mfcc")
+    for recipe in ("mfcc", None, ["vggish"], b"vggish"):
+        with pytest.raises(BadInput, match="LogMel: recipe=.*: expected one of vggish, panns"):
+            LogMel(recipe)
+
+
+@pytest.mark.parametrize("recipe", ["vggish", "panns"])
+@pytest.mark.parametrize("shape", [(800,), (1, 1, 800)])
+def test_waveforms_of_another_shape_are_refused(recipe, shape):
+    with pytest.raises(BadInput, match=r"LogMel: waveforms of shape .*; expected \(clips, samples\)"):
+        LogMel(recipe)(np.zeros(shape, "float32"))
 
 
 def test_saved_and_loaded_it_gives_the_same(tmp_path, in_a_fresh_process):

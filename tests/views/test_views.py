@@ -12,7 +12,9 @@ import pytest
 from conftest import ROOT
 
 from sepcl_keras.core.arrays import GrowingArrays, digest
-from sepcl_keras.core.files import BadInput, read_json, write_json
+from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.draws import generator
+from sepcl_keras.core.files import read_json, write_json
 from sepcl_keras.core.folders import PROGRESS, Sparing, atomic_folder
 from sepcl_keras.course.profiles import get_profile
 from sepcl_keras.scenes.banks import open_bank
@@ -154,10 +156,10 @@ def test_odds_weigh_the_or_rule_and_equal_ones_draw_as_names_do(views):
     np.testing.assert_array_equal(drawn({"N": 0.7, "S2": 0.7}), drawn(("N", "S2")))
 
 
-def test_draws_of_equal_odds_are_those_of_earlier_versions(views):
+def test_draws_are_those_of_streams_of_their_own(views):
     clips, columns, starts = ViewPairs(views, "mix-chan", ("N", "S2"), batch_size=4, seed=3).draw(7)
-    order = np.random.default_rng((3, 0, 2)).permutation(CLIPS)  # the third pass of three steps
-    rng = np.random.default_rng((3, 1, 7))
+    order = generator(3, "views", "order", 2).permutation(CLIPS)  # the third pass of three steps
+    rng = generator(3, "views", "draws", 7)
     np.testing.assert_array_equal(clips, order[4:8])
     np.testing.assert_array_equal(columns[1], rng.choice([1, 2, 3, 4], 4))
     np.testing.assert_array_equal(starts, rng.integers(0, LogMel().frames(SAMPLES) - 95, (2, 4)))
@@ -353,7 +355,7 @@ def test_writing_killed_on_the_way_ends_byte_for_byte_where_others_end(tmp_path,
     write_views(folder, mixtures, snapshots, batch_size=5)
     assert f"resumed at clip {rows} of {CLIPS}\n" in capsys.readouterr().out
     whole = views._log_mel.path.parent
-    assert sorted(path.name for path in folder.iterdir()) == ["level.npy", "log_mel.npy", "views.json"]
+    assert sorted(path.name for path in folder.iterdir()) == ["checksums.json", "level.npy", "log_mel.npy", "views.json"]
     for path in folder.iterdir():
         assert path.read_bytes() == (whole / path.name).read_bytes(), path.name
 
@@ -472,7 +474,7 @@ def cut(path, size):
     "damage, message",
     [
         (lambda f: (f / "views.json").unlink(), "views.json: expected a readable JSON file"),
-        (lambda f: (f / "views.json").write_text("[]"), "views.json: expected the processors and num_sources"),
+        (lambda f: (f / "views.json").write_text("[]"), r"views.json: holds \[\]; expected a JSON dict"),
         (lambda f: write_json(f / "views.json", {"processors": ["N"], "num_sources": 2}), "log_mel.npy: shape"),
         (lambda f: (f / "log_mel.npy").unlink(), "log_mel.npy: expected a whole array"),
         (lambda f: cut(f / "log_mel.npy", 5000), "log_mel.npy: expected a whole array"),

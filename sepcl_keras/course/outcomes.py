@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sepcl_keras.core.files import BadInput, fingerprint
+from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.files import fingerprint
 from sepcl_keras.course.slides import RELATIONS, plan, read_rows, training_of
 from sepcl_keras.evaluation.intervals import LEVEL, paired_difference
 
