@@ -355,7 +355,12 @@ def test_writing_killed_on_the_way_ends_byte_for_byte_where_others_end(tmp_path,
     write_views(folder, mixtures, snapshots, batch_size=5)
     assert f"resumed at clip {rows} of {CLIPS}\n" in capsys.readouterr().out
     whole = views._log_mel.path.parent
-    assert sorted(path.name for path in folder.iterdir()) == ["checksums.json", "level.npy", "log_mel.npy", "views.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checksums.json",
+        "level.npy",
+        "log_mel.npy",
+        "views.json",
+    ]
     for path in folder.iterdir():
         assert path.read_bytes() == (whole / path.name).read_bytes(), path.name
 
