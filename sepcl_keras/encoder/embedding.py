@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from sepcl_keras.core.backend import inference
-from sepcl_keras.core.checks import BadInput, array, numbers, path_of
+from sepcl_keras.core.checks import BadInput, array, check_number, numbers, path_of
 from sepcl_keras.core.files import progress
 from sepcl_keras.core.saved import load_model
 from sepcl_keras.encoder.network import CNN14
@@ -78,8 +78,7 @@ def embed(waveforms, encoder, hop=PATCH_FRAMES, pool=False, batch_size=BATCH, sh
     """
     encoder = in_float32(encoder)
     for name, value in (("hop", hop), ("batch_size", batch_size)):
-        if not isinstance(value, (int, np.integer)) or value < 1:
-            raise BadInput(f"embed: {name}={value!r}; expected a whole number, one or more.")
+        check_number(f"embed: {name}", value, least=1, whole=True)
     hop, batch_size = int(hop), int(batch_size)
     equal = not isinstance(waveforms, (list, tuple))
     waveforms = array("waveforms", waveforms) if equal else waveforms

@@ -35,16 +35,15 @@ def _own(title, weights):
     """The weights without what a wrapper put before their names, such as `module.` or `base.`; others are left out."""
     prefixes = {name[: -len("bn0.weight")] for name in weights if f".{name}".endswith(".bn0.weight")}
     if len(prefixes) > 1:
-        raise BadInput(
-            f"{title}: {' and '.join(sorted(map(repr, prefixes)))} lead to a bn0.weight; expected one CNN14."
-        )
+        found = " and ".join(sorted(map(repr, prefixes)))
+        raise BadInput(f"{title}: {found} each lead to a bn0.weight; expected the names of one CNN14.")
     prefix = "".join(prefixes)
-    return {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
+    return {str(name).removeprefix(prefix): weights[name] for name in weights if str(name).startswith(prefix)}
 
 
 def _size(weights):
     """The rows of `fc1`, and where it is left out those that PANNs' own has."""
-    return next(iter(np.shape(weights.get("fc1.weight", range(FC1)))), None)
+    return next(iter(np.shape(weights.get("fc1.weight", ()))), 0) or FC1
 
 
 def load_panns_weights(encoder, weights):

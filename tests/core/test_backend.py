@@ -143,7 +143,7 @@ use_all_devices()
 assert number_of_devices() == 8
 log_mel = np.random.default_rng(0).standard_normal((16, 96, 64)).astype("float16")
 
-def pretrain(pairs):
+def trained(pairs):
     class Pairs(Neighbours):
         def __getitem__(self, step):
             ((a, b),) = super().__getitem__(step)
@@ -154,8 +154,8 @@ def pretrain(pairs):
         augmentation="SpecAugment", show=False, folder=sys.argv[1],
     )
 
-encoder, history = pretrain(8)
-assert history == pretrain(8)[1] and np.isfinite(history["loss"]).all()
+encoder, history = trained(8)
+assert history == trained(8)[1] and np.isfinite(history["loss"]).all()
 assert len(encoder.trainable_weights[0].value.sharding.device_set) == 8
 assert inference(encoder)(log_mel[:3].astype("float32")).shape == (3, 8)
 rng = np.random.default_rng(0)  # 515 windows: neither whole batches nor eighths
@@ -163,7 +163,7 @@ h, labels = rng.standard_normal((515, 1, 4)), np.eye(3)[rng.integers(3, size=515
 scores = shallow_classifier(h, labels, h[:6], np.eye(3)[[0, 1, 2] * 2], h[:5], seed=0, hidden=4)
 assert scores.shape == (5, 3)
 with pytest.raises(BadInput, match="a batch of 6 clips on 8 devices: expected a multiple of 8"):
-    pretrain(6)
+    trained(6)
 """
     (tmp_path / "program.py").write_text(program, encoding="utf-8")
     said = run(tmp_path / "program.py", tmp_path / "checkpoint", backend="jax", devices=8)

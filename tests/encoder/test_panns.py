@@ -116,6 +116,9 @@ def test_a_smaller_embedding_has_its_own_fc1(size):
     kernel, bias = encoder.bottleneck.get_weights()
     np.testing.assert_array_equal(kernel, weights["fc1.weight"].T)
     np.testing.assert_array_equal(bias, weights["fc1.bias"])
+    for odd in (np.float32(1), np.zeros((0, 64))):
+        with pytest.raises(BadInput, match=r"fc1.weight has shape \(.*\); expected \(2048, 64\)"):
+            load_panns_weights(CNN14(2048, width=2), weights | {"fc1.weight": odd, 3: "no name"})
     del weights["fc1.bias"]
     with pytest.raises(BadInput, match="fc1.bias is missing"):
         load_panns_weights(encoder, weights)
@@ -132,7 +135,7 @@ def test_what_a_wrapper_put_before_the_names_is_left_out(prefix):
     for ours, theirs in zip(encoder.get_weights(), expected.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     two = wrapped | {f"teacher.{name}": array for name, array in weights.items()}
-    with pytest.raises(BadInput, match=f"'{prefix}' .*lead to a bn0.weight; expected one CNN14"):
+    with pytest.raises(BadInput, match=f"'{prefix}' .*each lead to a bn0.weight; expected the names of one CNN14"):
         load_panns_weights(encoder, two)
 
 
