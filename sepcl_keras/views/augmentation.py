@@ -79,10 +79,9 @@ class SpecAugment(Augmentation):
         """(clips, size), true where one of the masks lies: width in 0 … `width`, start anywhere it fits."""
         if not masks:
             return ops.zeros((clips, size), dtype="bool")
-        draws, size = self.draws(clips, masks, 1), ops.cast(size, "float32")
+        draws, position, size = self.draws(clips, masks, 1), _numbered(size), ops.cast(size, "float32")
         widths = ops.floor(draws[0] * (ops.minimum(size, float(width)) + 1))
         starts = ops.floor(draws[1] * (size - widths + 1))
-        position = _numbered(size)
         return ops.any((position >= starts) & (position < starts + widths), axis=1)
 
     def warp(self, log_mel):

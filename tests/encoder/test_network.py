@@ -69,12 +69,12 @@ PROGRAM = """
 import sys, keras, numpy as np
 import sepcl_keras as sk
 from keras.ops import convert_to_numpy as to_numpy
-from sepcl_keras.encoder.objectives import ContrastiveModel, TripletModel
+from sepcl_keras.encoder.objectives import ContrastiveModel
 from sepcl_keras.separation.mixit import SeparationModel
 from sepcl_keras.training.loop import Batches, fit
 
 data = dict(np.load(sys.argv[1]))
-encoder = sk.CNN14(8, width=2)
+encoder = sk.CNN14(8, width=1)
 encoder.build((None, 96, 64))
 for index, weight in enumerate(encoder.weights):
     weight.assign(data[f"weight{index}"])
@@ -98,7 +98,7 @@ class Pairs(Batches):
 
 contrast = ContrastiveModel(encoder, augmentation=sk.SpecAugment(seed=0))
 for model, kind, array, crop in (
-    (contrast, Pairs, patches, 96), (TripletModel(encoder, seed=0), Pairs, patches, 96),
+    (contrast, Pairs, patches, 96),
     (SeparationModel(separator), Batches, data["waveforms"], 4000),
 ):
     try:
@@ -114,7 +114,7 @@ np.savez(sys.argv[2], **{name: value.astype("float64") for name, value in found.
 def under(tmp_path_factory):
     """A function of the settings in `keras.json` to what a process gives and says under them."""
     folder = tmp_path_factory.mktemp("keras")
-    encoder, r = CNN14(8, width=2), np.random.default_rng(0)
+    encoder, r = CNN14(8, width=1), np.random.default_rng(0)
     encoder.build((None, 96, 64))
     data = {f"weight{index}": to_numpy(weight) for index, weight in enumerate(encoder.weights)}
     data |= {"patches": r.standard_normal((4, 96, 64)), "waveforms": 0.1 * r.standard_normal((4, 15_600))}

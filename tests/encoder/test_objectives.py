@@ -273,15 +273,13 @@ def test_a_models_draws_are_not_those_of_other_layers_of_its_seed():
     seen = []
     for seed in range(4):
         model = TripletModel(Flat(), ("noise", "shift", "mixing"), seed=seed)
-        generators = [
-            model.generator,
-            *(layer.generator for layer in model.transforms),
-            SpecAugment(seed=seed).generator,
-        ]
-        generators.append(keras.layers.Dropout(0.5, seed=seed).seed_generator)
+        generators = [model.generator, SpecAugment(seed=seed).generator]
+        generators += [layer.generator for layer in model.transforms]
+        if not seed:  # on torch, Keras' layers of several seeds share draws among themselves
+            generators.append(keras.layers.Dropout(0.5, seed=seed).seed_generator)
         for generator in generators:
             seen += [to_numpy(keras.random.uniform((8,), seed=generator)).tobytes() for _ in range(20)]
-    assert len(set(seen)) == len(seen) == 4 * 6 * 20
+    assert len(set(seen)) == len(seen) == (4 * 5 + 1) * 20
 
 
 @pytest.mark.parametrize("model", [ContrastiveModel, TripletModel])

@@ -190,8 +190,10 @@ def test_the_starting_basis_rebuilds_any_signal_and_tells_pitches_apart():
     "arguments, message",
     [
         (dict(frame_step=41), "frame_step=41; expected 1 to frame_length=40"),
-        (dict(frame_step=0), "frame_step=0; expected 1 to frame_length=40"),
-        (dict(consistency="magsq"), "consistency='magsq'; expected one of predicted, uniform, energy"),
+        (dict(frame_step=0), "frame_step=0: expected a whole number of at least 1"),
+        (dict(num_sources=2.5), "num_sources=2.5: expected a whole number of at least 1"),
+        (dict(dilations=(1, 0)), "dilations=0: expected a whole number of at least 1"),
+        (dict(consistency="magsq"), "consistency='magsq': expected one of predicted, uniform, energy"),
     ],
 )
 def test_what_does_not_fit_is_refused(arguments, message):
