@@ -112,6 +112,9 @@ class CNN14(keras.Model):
             block.build(shape)
             shape = (None, None, shape[2] // block.pool, block.filters)
         self.bottleneck.build((None, shape[-1]))
+        if not self.trainable:  # Keras says so to a constructor, before there are layers to tell
+            for layer in self.layers:
+                layer.trainable = False
 
     def call(self, log_mel, training=None):
         check_axes("CNN14: log-mel patches", log_mel.shape, "clips", "frames", MEL_BANDS)

@@ -98,6 +98,9 @@ class TDCNPlusPlus(keras.Model):
         self.decoder.build((None, None, None, c["num_basis"]))
         if c["consistency"] == "predicted":
             self.weighting.build((None, c["bottleneck"]))
+        if not self.trainable:  # Keras says so to a constructor, before there are layers to tell
+            for layer in self.layers:
+                layer.trainable = False
 
     @property
     def overlap(self):

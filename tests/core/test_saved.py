@@ -6,10 +6,12 @@ import subprocess
 import sys
 import zipfile
 
+import keras
 import numpy as np
 import pytest
 from conftest import ROOT
 
+import sepcl_keras  # noqa: F401  whose classes Keras then knows
 from sepcl_keras.core.checks import BadInput
 from sepcl_keras.encoder.embedding import load_encoder
 from sepcl_keras.separation.separate import load_separator
@@ -25,6 +27,19 @@ network = keras.saving.load_model(sys.argv[1])
 outputs = network(np.array(json.loads(sys.argv[2]), "float32"))
 print(json.dumps(keras.ops.convert_to_numpy(outputs).tolist()))
 """
+
+
+@pytest.mark.parametrize("name", ["separator", "encoder"])
+def test_a_frozen_network_in_a_model_of_a_readers_own_stays_frozen_when_it_is_loaded(name, tmp_path):
+    """Keras tells a network's constructor that it is frozen, before its layers are there."""
+    network = keras.saving.load_model(SAVED / f"{name}.keras")
+    network.trainable = False
+    shape = (160,) if name == "separator" else (96, 64)
+    model = keras.Sequential([keras.Input(shape), network, keras.layers.Dense(2)])
+    assert len(model.trainable_variables) == 2
+    model.save(tmp_path / "model.keras")
+    again = keras.saving.load_model(tmp_path / "model.keras")
+    assert [variable.path for variable in again.trainable_variables] == [v.path for v in again.layers[-1].variables]
 
 
 @pytest.mark.parametrize(
