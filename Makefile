@@ -65,7 +65,8 @@ study: setup
 	$(BIN)/python -m sepcl_keras.course.study --data "$(DATA)"
 
 lab: setup
-	SEPCL_PROFILE="$(PROFILE)" SEPCL_DATA="$(if $(filter made,$(DATA)),made,$(abspath $(DATA)))" SEPCL_SEED="$(SEED)" $(BIN)/jupyter lab --notebook-dir=notebooks
+	data="$(DATA)"; case "$$data" in made|/*) ;; "~"/*) data="$$HOME/$${data#*/}";; *) data="$$PWD/$$data";; esac; \
+	  SEPCL_PROFILE="$(PROFILE)" SEPCL_DATA="$$data" SEPCL_SEED="$(SEED)" $(BIN)/jupyter lab --notebook-dir=notebooks
 
 notebooks: setup
 	$(BIN)/python notebooks/build.py
@@ -82,7 +83,7 @@ UNITS = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest tests --ignore=tests/noteboo
 test: lint
 	$(call UNITS,.venv)
 	rm -rf artifacts/test
-	SEPCL_PROFILE=smoke SEPCL_OUT=$(CURDIR)/artifacts/test $(BIN)/python -m pytest -n 2 --dist worksteal \
+	SEPCL_PROFILE=smoke SEPCL_OUT="$(CURDIR)/artifacts/test" $(BIN)/python -m pytest -n 2 --dist worksteal \
 	  --nbmake --nbmake-timeout=300 -W default notebooks
 	$(BIN)/python -m pytest -s tests/notebooks/test_tutorial.py
 

@@ -590,7 +590,7 @@ for name, network in {"original": paper, "here": separator}.items():
 # We called the layers one by one, and each wrote a whole array for the next one to read. Between its two dense layers a
 # block does little arithmetic on large arrays, so on a CPU most of that time goes into moving numbers to and from
 # memory. When TensorFlow trains on a CPU, or runs a network through `predict_on_batch`, and the arrays are large
-# enough, `sepcl_keras/fused.py` steps in: PReLU, norm, convolution and PReLU are done in a few passes over memory,
+# enough, `sepcl_keras/separation/kernels.py` steps in: PReLU, norm, convolution and PReLU are done in a few passes over memory,
 # with a gradient written out by hand. Other backends fuse such steps by themselves or run the plain layers, which is
 # what you have seen here. What it gains is measured in `benchmarks/RESULTS.md`; what it computes must be the same:
 

@@ -54,7 +54,7 @@ verdicts = {}  # claims about sounds and training: whether they hold in this run
 # ## One table says it all
 #
 # An **ablation** takes a system apart: leave one ingredient out, train again, and see what it was worth. The slides
-# do so in two tables, and compare with other systems in a third. All are kept in a single file, `data/rows.csv`, with one
+# do so in two tables, and compare with other systems in a third. All are kept in a single file, `sepcl_keras/course/tables/rows.csv`, with one
 # line for each way to pretrain: which views make a pair, which **processors** (snapshots of the separator) may make them,
 # the weight of each loss, the augmentation, and the mAP that the slides give. One line of the file defines one training.
 #
@@ -272,7 +272,7 @@ for title, gap in gaps.items():
 # So every row was trained and evaluated with several seeds, on made scenes and on scenes of real recordings (ESC-10,
 # folds 1 to 4), for 200 steps (800 where the name says ×4) at width 8, and tested on 1,000 scenes: hours of work, done once
 # by `make study`. (Its separator trained for 2,400 steps on crops of 2 s at a learning rate of 0.002, as the tutorial's did
-# when the study began.) A run is known by the hash of its configuration; its numbers are a line of `data/results/`, with the
+# when the study began.) A run is known by the hash of its configuration; its numbers are a line of `sepcl_keras/course/results/`, with the
 # commit and the machine they come from, and no run is done twice. Claims and the way to judge them were committed before
 # the runs; so was each row with its number of seeds, but the rows ×4, and more than three seeds for claims 1, 2, 3, 5, 9 and
 # 10, were added when the first results were known.
@@ -494,7 +494,7 @@ for data, found in results.items():
 #   to 0.02 in mAP. Seeds 4 to 8 of the rows of claims 9 and 10 and the rows ×4 were trained on one kind, all other runs that the
 #   claims compare on another. Differences are paired by seed, so in the claims each is of one kind. In the last figures above
 #   two are not: a row ×4 minus its short one, and, from the fourth seed on, the main row minus mix-mix.
-# * **Rows that are not trained here** come from the study. Set `tutorial` to `yes` in `data/rows.csv`, and they join.
+# * **Rows that are not trained here** come from the study. Set `tutorial` to `yes` in `sepcl_keras/course/tables/rows.csv`, and they join.
 
 # %%
 assert all(np.isfinite(run["map"]) and 0 < run["map"] <= 1 for run in runs), "a run without a valid mAP"
@@ -516,14 +516,14 @@ print("recorded:", ", ".join(recorded))
 #
 # | idea | in the paper | in the code |
 # |---|---|---|
-# | rows as data, not as code | Tables 2 and 4 | `data/rows.csv`, `read_rows` |
+# | rows as data, not as code | Tables 2 and 4 | `sepcl_keras/course/tables/rows.csv`, `read_rows` |
 # | mixture and channel instead of mixture twice | Table 2, "mix vs mix" and "mix vs chan" | `pairing` |
 # | processors joined by the OR rule | Table 4, lower half | `processors`, `ViewPairs` |
 # | joint training | Table 4, right column, "small boosts across the board" | `similarity`, `coincidence` |
 # | controls | none of these in the slides | untrained, supervised, log-mel statistics, random projection |
 # | how sure | one number a row | several seeds; `intervals.paired_difference` |
 # | claims that can turn out false | "optimal separation is not needed", and others | `slides.RELATIONS`, `outcomes.judge` |
-# | no run done twice | | `study.definition`, `data/results/` |
+# | no run done twice | | `study.definition`, `sepcl_keras/course/results/` |
 
 # %% [markdown]
 # ## Exercises

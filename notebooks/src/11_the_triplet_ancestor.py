@@ -343,9 +343,9 @@ print("recorded:", ", ".join(recorded))
 # | constraints make positives | noise, translation, mixing, proximity | `augmentation.CONSTRAINTS` |
 # | hinge with a margin of 0.1 on the unit sphere | Jansen et al. 2018 | `losses.Triplet` |
 # | semi-hard negative from the batch | after Schroff et al. 2015 | `Triplet._negatives` |
-# | all four at equal odds | "joint" | `models.TripletModel`, row `triplet joint` |
+# | all four at equal odds | "joint" | `objectives.TripletModel`, row `triplet joint` |
 # | share of supervised | 84 % and 41 % | `outcomes.table` |
-# | few labels | "doubles state-of-the-art" there | `evaluation.label_curve` |
+# | few labels | "doubles state-of-the-art" there | `classifiers.label_curve` |
 
 # %% [markdown]
 # ## Exercises

@@ -34,7 +34,7 @@ def compile_with_xla():
     """The measured choice of `jit_compile` for the models of the course.
 
     On JAX always, on torch never. On TensorFlow a GPU wants it; on a CPU the convolutions of CNN14 would lose oneDNN
-    and become many times slower, and TDCN++ compiles its own parts (see `fused.py`). Keras refuses it while
+    and become many times slower, and TDCN++ compiles its own parts (`separation/kernels.py`). Keras refuses it while
     TensorFlow's operations are asked to be deterministic, as in the course.
     """
     backend = keras.backend.backend()

@@ -1,4 +1,4 @@
-"""What a notebook puts on the screen: setup, players, figures. The only room that knows IPython and matplotlib."""
+"""What a notebook puts on the screen: setup, players, figures. The only module that needs IPython and matplotlib."""
 
 import html
 import logging

@@ -61,7 +61,7 @@ PROFILES = {
             scenes=dict(train=64, validation=32, test=48),
             separator=_SMALL_SEPARATOR
             | dict(frame_length=64, frame_step=32, num_basis=64, bottleneck=32, hidden=64, repeats=1),
-            separator_seconds=0.5,  # too few numbers for `fused.py` to compile, which takes longer than this training
+            separator_seconds=0.5,  # too few numbers for `kernels.py` to compile, which takes longer than this training
             separator_batch=8,
             snapshot_steps=dict(N=0, F=3, S1=8, S2=20),
             width=4,

@@ -13,7 +13,7 @@ STRETCHES = 16
 
 
 def applies(u):
-    """Whether to use this room for u (clips, frames, features): while TensorFlow traces a graph for a CPU.
+    """Whether to use this module for u (clips, frames, features): while TensorFlow traces a graph for a CPU.
 
     JAX and XLA on a GPU fuse by themselves; torch and TensorFlow without a graph would run each small step alone. The
     number of clips need not be known: Keras' `fit` leaves it open.
