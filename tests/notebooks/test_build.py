@@ -69,7 +69,7 @@ def test_notebook_is_valid_and_minimal(build, folder):
     # The repository's address stands once, in pyproject.toml: the badge and the cell for Colab come from it.
     repository = build.REPOSITORY.removeprefix("https://github.com/")
     assert f"/github/{repository}/blob/main/notebooks/03_dogs.ipynb)" in notebook.cells[0].source
-    assert f"git clone -q --depth 1 {build.REPOSITORY}\n" in notebook.cells[1].source
+    assert f"git+{build.REPOSITORY}'" in notebook.cells[1].source
     assert [cell.id for cell in notebook.cells] == ["03-000", "03-001", "03-002", "03-003"]
     tags = [{}, {}, {"tags": ["parameters"]}, {"tags": ["solution"]}]
     assert [cell.metadata for cell in notebook.cells] == tags
