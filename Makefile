@@ -41,7 +41,8 @@ setup: .venv/installed-$(STACK)
 .venv/installed-gpu: requirements-gpu.txt
 .venv/installed-latest .venv-latest/installed-latest: requirements-latest.txt
 .venv-oldest/installed-oldest: requirements-oldest.txt
-.venv/installed-reference .venv-oldest/installed-oldest: PYTHONS = 3.12 3.11
+.venv/installed-reference: PYTHONS = 3.12 3.11
+.venv-oldest/installed-oldest: PYTHONS = 3.11
 .venv/installed-gpu .venv/installed-latest .venv-latest/installed-latest: PYTHONS = 3.13 3.12
 
 # An environment of another stack makes room. In that of the GPU every Python takes Keras' JAX backend, unless told.
