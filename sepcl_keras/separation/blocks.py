@@ -48,8 +48,9 @@ class PReLUNorm(keras.layers.Layer):
     def call(self, x):
         x = kernels.prelu(x, self.slope)
         # Not by `ops.moments`: on torch it takes the squared mean from the mean square, and rounds variances away.
-        mean, variance = ops.mean(x, axis=1, keepdims=True), ops.var(x, axis=1, keepdims=True)
-        return (x - mean) * (ops.rsqrt(variance + EPSILON) * self.gamma) + self.beta
+        x = x - ops.mean(x, axis=1, keepdims=True)
+        variance = ops.mean(ops.square(x), axis=1, keepdims=True)
+        return x * (ops.rsqrt(variance + EPSILON) * self.gamma) + self.beta
 
 
 class DilatedDepthwise(keras.layers.Layer):
