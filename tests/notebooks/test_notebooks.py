@@ -11,7 +11,7 @@ from conftest import ROOT
 from sepcl_keras.core.checks import BadInput
 
 nbformat = pytest.importorskip("nbformat")
-notebook = pytest.importorskip("sepcl_keras.notebook")
+notebook = pytest.importorskip("sepcl_keras.course.notebook")
 sys.path.insert(0, str(ROOT / "notebooks"))
 build = pytest.importorskip("build")
 
