@@ -53,7 +53,7 @@ class Failed(Exception):
 def parse(arguments):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--profile", default="tiny", help="smoke, tiny or full")
-    parser.add_argument("--data", default="made", help="made, or a folder in the layout of ESC-50")
+    parser.add_argument("--data", default="made", help="made, or a folder of sounds: README of data/")
     parser.add_argument("--seed", default="0", help="of all training")
     parser.add_argument("--from", dest="first", default="00", help="number of the first notebook to execute")
     parser.add_argument("--out", default=None, help="folder of all artifacts; default artifacts/")
@@ -79,8 +79,9 @@ def plan(options, folder):
         if missing:
             raise BadInput(f"{path.name}: expected a cell tagged `parameters` with {', '.join(sorted(missing))}.")
     # Recordings are all read once: a bad file is named now and not after minutes of training. (Made sounds are fine.)
-    for event in [event for split in SPLITS for event in course.bank.events(split)] if data != "made" else []:
-        course.bank.load(event)
+    if data != "made" and not course.listing:
+        for event in (event for split in SPLITS for event in course.bank.events(split)):
+            course.bank.load(event)
     with writing(course.folder):
         (course.folder / "notebooks").mkdir(parents=True, exist_ok=True)
     parameters = {"PROFILE": options.profile, "DATA": data, "SEED": course.seed, "OUT": str(course.folder.parents[2])}
@@ -239,6 +240,7 @@ def main(arguments=None, folder=HERE):
     if results:
         print(f"\nprofile {course.profile.name}, data {course.bank.name}, seed {course.seed}; "
               "the slides' mAP is on AudioSet's 527 classes: compare orders, not levels\n")  # fmt: skip
+        print(*(f"{what}: {which}" for what, which in course.about_data()), *course.about_scenes(), sep="\n")
         print(table(results["table"]))
     return 0
 

@@ -62,7 +62,7 @@ verdicts = {}  # claims about sounds and training: whether they hold in this run
 # **Question.** Listen to the mixture. How many sounds do you hear, and what are they?
 
 # %%
-test, rate = course.scenes["test"], course.profile.sample_rate
+test, rate = course.mixed["test"], course.profile.sample_rate
 scenes = [test[i] for i in range(min(len(test), 48))]
 pairs = [i for i, scene in enumerate(scenes) if len(scene.labels) == 2]
 chosen = min(pairs, key=lambda i: notebook.hard_to_follow(scenes[i]))  # equally loud, of different frequencies
@@ -70,8 +70,9 @@ scene = scenes[chosen]
 notebook.listen({"mixture": scene.mixture}, rate)
 
 # %% [markdown]
-# The scenes of this course are mixed from single events, so the answer is known. Networks in training never get to
-# see it; we keep it to judge them later.
+# This scene was mixed from single events, so the answer is known. (Where `DATA` holds recorded scenes, two or three
+# of them were played at once, and each counts as one event.) Networks in training never get to see it; we keep it to
+# judge them later.
 
 # %%
 print(f"place: {scene.place}")

@@ -54,7 +54,8 @@ course = notebook.setup(PROFILE, DATA, SEED, OUT)
 # An **event** is one sound with one name: a bark, a ring, a gust. The course keeps its events in a **bank**. The
 # default bank *makes* them: each class is a small physical model (a struck bell, the pulses of a voice, drops that fall
 # at random …), and a seed draws all its numbers. If you point `DATA` at a folder in the layout of ESC-50, the bank reads
-# recordings instead; every line below stays the same.
+# recordings instead; every line below stays the same. If your folder holds recorded scenes, no one knows the events in
+# them: then each recording stands for one event, in this notebook and wherever scenes with known sources are needed.
 #
 # A sound is a **waveform**: one number for each of 16,000 moments a second. To *look* at one we use a **log-mel
 # spectrogram**: time runs to the right, pitch runs up in 64 bands spaced roughly as the ear spaces them, and bright
@@ -177,7 +178,7 @@ for a, b in never[:: max(1, len(never) // 4)][:4]:
 # every run: it depends on the bank, the split and *i*, never on the seed of a training.
 
 # %%
-train = course.scenes["train"]
+train = course.mixed["train"]
 samples = train.samples
 most = np.argsort(-train.number_of_events, kind="stable")  # look for a scene with many events, none of them cut
 whole = (i for i in most if all(len(bank.load(event)) <= samples for event in train.plans[i].events))
@@ -297,11 +298,11 @@ print(f"{len(train)} training scenes, {mean_events:.2f} events on average")
 # share recordings. The check looks at what the scenes truly use, not at what the bank promises.
 
 # %%
-used = {split: {e.recording for p in course.scenes[split].plans for e in p.events} for split in SPLITS}
+used = {split: {e.recording for p in course.mixed[split].plans for e in p.events} for split in SPLITS}
 for a, b in itertools.combinations(SPLITS, 2):
     assert not used[a] & used[b], f"{a} and {b} share recordings"
 for split in SPLITS:
-    scenes, offered = course.scenes[split], {event.recording for event in bank.events(split)}
+    scenes, offered = course.mixed[split], {event.recording for event in bank.events(split)}
     print(f"{split:<11}{len(scenes):>5} scenes from {len(used[split]):>4} of {len(offered):>4} recordings")
 
 # %% [markdown]

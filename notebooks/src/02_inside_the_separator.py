@@ -68,7 +68,7 @@ def close(a, b):
 
 # %%
 rate = course.profile.sample_rate
-test = course.scenes["test"]
+test = course.mixed["test"]
 number = int(np.flatnonzero(test.number_of_events == 2)[0])
 scene = test[number]
 mixture = scene.mixture[None]  # (clips, samples), a batch of one clip

@@ -61,7 +61,7 @@ verdicts = {}  # claims about sounds and training: whether they hold in this run
 # %%
 train, rate = course.scenes["train"], course.profile.sample_rate
 x_1, x_2 = train[0].mixture, train[1].mixture  # (samples,) each
-print("x₁:", " + ".join(train[0].labels), "· x₂:", " + ".join(train[1].labels))
+print("x₁:", " + ".join(train[0].labels) or train[0].place, "· x₂:", " + ".join(train[1].labels) or train[1].place)
 notebook.listen({"x₁": x_1, "x₂": x_2, "x₁ + x₂, the mixture of mixtures": x_1 + x_2}, rate)
 
 # %% [markdown]
@@ -203,9 +203,10 @@ def audible(scene, begin, samples):
 
 # %%
 lengths = sorted({train.samples, min(2 * crop, train.samples), crop}, reverse=True)  # the whole scene first
+mixed = course.mixed["train"]  # scenes whose sources are known
 rng, counts = np.random.default_rng(0), []
-for index in range(min(len(train), 400)):
-    scene = train[index]
+for index in range(min(len(mixed), 400)):
+    scene = mixed[index]
     for _ in range(10):  # crops of each length
         begins = [rng.integers(0, train.samples - samples + 1) for samples in lengths]
         counts.append([audible(scene, begin, samples) for begin, samples in zip(begins, lengths)])
@@ -324,10 +325,41 @@ axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 plt.show()
 
 # %% [markdown]
+# ### Without any sources: is it at one with itself?
+#
+# Held-out mixtures of mixtures ask for two recordings, not for the sounds in them. Another test needs no sources either:
+# **remix consistency**. Take the network's own estimates of the two references, swap one of them with that of the next
+# pair, and let the network take apart what it has put together itself. A good separator finds its own estimates again.
+#
+# **Question.** Which network that separates nothing would pass this test best?
+
+
+# %%
+def consistency(separate):
+    """Mean SNR in dB to which remixed estimates of `separate` are found again by it."""
+    found = []
+    for pair in held_out:
+        estimates = to_numpy(MixIT().best_remix(pair, separate(pair.sum(axis=1)))[0])  # (8, 2, samples)
+        remixed = np.stack([estimates[:, 0], np.roll(estimates[:, 1], 1, axis=0)], axis=1)
+        level = 10 * np.log10(np.sum(remixed**2, axis=-1) + 1e-8).mean(axis=1)
+        found.append(level - to_numpy(MixIT().call(remixed, separate(remixed.sum(axis=1)))))
+    return float(np.mean(found))
+
+
+remixes = {name: consistency(network) for name, network in snapshots.items()}
+remixes = {"halves": consistency(lambda x: np.stack([x / 2, x / 2], axis=1))} | remixes
+rows = [{"what": name, "snr": value} for name, value in remixes.items()]
+notebook.table(rows, {"what": "remixes of own estimates", "snr": "SNR in dB"})
+
+# %% [markdown]
+# Whoever puts everything into one channel can be at one with itself and separate nothing. So read this number beside the
+# table before, never alone: it counts only for a network that clears "halves" there.
+#
 # ## 5 · A score for separation: SI-SNR
 #
-# MixIT's loss speaks of references. What we want to know is how well the *events* come apart, and for our test scenes
-# we do have the true sources: not to train, only to measure. The measure is the **scale-invariant signal-to-noise
+# MixIT's loss speaks of references. What we want to know is how well the *events* come apart, and for mixed scenes
+# we do have the true sources: not to train, only to measure. (Of recorded scenes nobody has them. There, two or three
+# recordings are played at once, and what is measured is how well whole *recordings* come apart.) The measure is the **scale-invariant signal-to-noise
 # ratio**, SI-SNR: split the estimate into the part *along* the source, which is signal, and the rest, which is noise,
 # and compare their energies in dB. Scaling the source first to fit the estimate makes loudness irrelevant.
 
@@ -394,7 +426,7 @@ print(inspect.getsource(ideal_ratio_mask))
 # The library scores them all, scene by scene: at most 100 scenes of each number of events.
 
 # %%
-test = course.scenes["test"]
+test = course.mixed["test"]
 records = course.separation({name: snapshots[name] for name in ("N", "S2")})  # name → a dict for each scene
 improvement = {name: improvements(found) for name, found in records.items()}  # of two events: (scenes,) in dB
 first = next(record for record in records["S2"] if record["events"] == 2)
@@ -589,6 +621,7 @@ recorded = course.record(
     final_loss=float(history["loss"][-1]),
     held_out_loss=scores["S2"]["loss"],
     held_out_gain=anchors["halves"]["loss"] - scores["S2"]["loss"],
+    remix_consistency=remixes,
     sisnri_median=median["S2"],
     sisnri_untrained=median["N"],
     sisnri_ideal=median["ideal"],

@@ -87,7 +87,7 @@ notebook.table(
 # to the mixture.
 
 # %%
-test, rate = course.scenes["test"], course.profile.sample_rate
+test, rate = course.mixed["test"], course.profile.sample_rate
 scenes = [test[i] for i in range(min(len(test), 48))]
 mixtures = np.stack([scene.mixture for scene in scenes])  # (clips, samples)
 separated = {name: separate(separator, mixtures) for name, separator in snapshots.items()}  # (clips, sources, samples)

@@ -96,7 +96,7 @@ def name_of(column):
 # %%
 train = course.scenes["train"]
 index = int(np.flatnonzero(train.number_of_events == train.number_of_events.max())[0])
-print("scene", index, "holds", ", ".join(train[index].labels))
+print("scene", index, "holds", ", ".join(train[index].labels) or f"what nobody named: {train[index].place}")
 panels = {}
 for processor in views.processors:  # a line for each: the mixture, then the processor's channels
     panels[f"mixture, beside {processor}"] = views.log_mel[index, 0]
@@ -163,7 +163,7 @@ processor, source = divmod(column - 1, views.num_sources)
 scene = train[clip]
 channels = separate(snapshots[views.processors[processor]], scene.mixture[None])[0]  # (sources, samples)
 assert np.abs(channels.sum(axis=0) - scene.mixture).max() < 1e-4, "the channels do not sum to the mixture"
-print(f"scene {clip}: {', '.join(scene.labels)}; the channel is {name_of(column)}")
+print(f"scene {clip}: {', '.join(scene.labels) or scene.place}; the channel is {name_of(column)}")
 
 # %%
 begin = starts[:, pair] * HOP  # samples, one for each view

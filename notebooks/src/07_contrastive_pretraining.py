@@ -596,7 +596,7 @@ missed_crops, missed_pairs = float(missed.mean()), float(missed.any(axis=1).mean
 print(f"crops that miss: {missed_crops:.1%} · pairs with at least one: {missed_pairs:.1%}")
 for events in np.unique(scenes.number_of_events[: len(some)]):
     one = missed[:, :, scenes.number_of_events[: len(some)] == events]
-    print(f"  scenes of {events} event{'' if events == 1 else 's'}: {one.mean():.1%} of crops")
+    print(f"  scenes with {events} label{'' if events == 1 else 's'}: {one.mean():.1%} of crops")
 
 # %%
 figure, axis = plt.subplots(figsize=(7, 2.6))
@@ -612,7 +612,7 @@ plt.show()
 
 # %%
 turn, worst = np.unravel_index(np.abs(level[:, 0] - level[:, 1]).argmax(), level[:, 0].shape)
-print(f"scene {worst}: {', '.join(scenes[int(worst)].labels)}")
+print(f"scene {worst}: {', '.join(scenes[int(worst)].labels) or scenes[int(worst)].place}")
 heard = {"the clip": some[worst]}
 for view in range(2):
     start = begin[turn, view, worst]

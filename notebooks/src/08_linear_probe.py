@@ -79,7 +79,7 @@ print(f"frozen encoder: {encoder.count_params():,} weights, h has {encoder.embed
 # **Question.** What would be lost, and what gained, if the encoder read the scene in one piece instead?
 
 # %%
-test, test_labels = course.scenes["test"], course.scenes["test"].labels  # labels (clips, classes), zeros and ones
+test, test_labels = course.judged["test"], course.judged["test"].labels  # labels (clips, classes), zeros and ones
 log_mel = course.log_mel("test")  # (clips, frames, mels)
 patches = windows(log_mel[:1])  # (1, windows, 96, mels)
 h_windows = embed_log_mel(log_mel[:1], encoder)  # (1, windows, d)
@@ -213,7 +213,7 @@ plt.show()
 # reaches says how much of the class structure is already *linearly* there.
 
 # %%
-labels = {split: scenes.labels for split, scenes in course.scenes.items()}  # (clips, classes) each
+labels = {split: scenes.labels for split, scenes in course.judged.items()}  # (clips, classes) each
 embeddings = {"ours": course.embeddings(encoder)}  # name -> split -> (clips, windows, d)
 clips = {split: h.mean(axis=1) for split, h in embeddings["ours"].items()}  # (clips, d) each
 linear_scores = linear_probe(clips["train"], labels["train"], clips["test"])  # (clips, classes)
@@ -227,7 +227,7 @@ print(f"linear probe on ours: mAP {linear_map:.3f} (chance {chance:.3f})")
 # The paper goes one small step further: **one hidden layer** with ReLU between h and the classes. Written out:
 
 # %%
-d, classes = clips["train"].shape[1], len(course.bank.classes)
+d, classes = clips["train"].shape[1], len(course.classes)
 shallow = keras.Sequential(
     [
         keras.Input((d,)),  # h of one window
@@ -341,7 +341,7 @@ keys = {"map": "mAP, shallow (95 %)", "linear_map": "mAP, linear (95 %)", "d_pri
 lines = [dict(name="chance", map=chance, linear_map=chance, d_prime=0.0)]
 lines += [{"name": name} | {key: with_ends(row, key) for key in keys} for name, row in rows.items()]
 notebook.table(lines, {"name": "input of the classifier"} | keys)
-print(f"classes without a positive in the test, skipped: {rows['ours']['skipped']} of {len(course.bank.classes)}")
+print(f"classes without a positive in the test, skipped: {rows['ours']['skipped']} of {len(course.classes)}")
 
 # %%
 kinds = {name: "pretrained without labels" if name == "ours" else "control" for name in rows}
@@ -410,7 +410,7 @@ axis.hlines(range(len(shown)), 0, 1, color="0.92", zorder=0)
 for (name, values), marker in zip(per_class.items(), "oxs"):
     axis.scatter(values[shown], range(len(shown)), marker=marker, label=name, zorder=3)
 axis.scatter(test_labels.mean(axis=0)[shown], range(len(shown)), marker="|", s=90, color="0.4", label="chance")
-axis.set_yticks(range(len(shown)), [f"{course.bank.classes[c]} ({int(test_labels[:, c].sum())})" for c in shown])
+axis.set_yticks(range(len(shown)), [f"{course.classes[c]} ({int(test_labels[:, c].sum())})" for c in shown])
 axis.set(xlabel="average precision, shallow classifier", ylabel="class (positives in the test)", xlim=(0, 1.02))
 axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 plt.show()
@@ -419,8 +419,8 @@ plt.show()
 gain = np.where(present, per_class["ours"] - per_class["untrained encoder"], np.nan)
 best, worst = int(np.nanargmax(gain)), int(np.nanargmin(gain))
 print(f"ours above the untrained encoder in {int(np.nansum(gain > 0))} of {int(present.sum())} classes;")
-print(f"highest difference {course.bank.classes[best]} ({gain[best]:+.3f}), "
-      f"lowest {course.bank.classes[worst]} ({gain[worst]:+.3f})")  # fmt: skip
+print(f"highest difference {course.classes[best]} ({gain[best]:+.3f}), "
+      f"lowest {course.classes[worst]} ({gain[worst]:+.3f})")  # fmt: skip
 
 # %% [markdown]
 # A class with few positives has a shaky AP: one clip more or less at the top moves it visibly. Trust such a number
@@ -438,8 +438,10 @@ print(f"highest difference {course.bank.classes[best]} ({gain[best]:+.3f}), "
 
 # %%
 single = np.flatnonzero(test.number_of_events == 1)
+if len(single) < 8:  # recorded scenes may all have several labels: then the first one
+    single = np.arange(len(test))
 classes_of = test_labels[single].argmax(axis=1)  # (scenes,)
-recordings = np.array([test.plans[i].events[0].recording for i in single])
+recordings = np.array([test.recordings[i][0] for i in single])
 barred = recordings[:, None] == recordings  # the scene itself, and scenes that share its recording
 likely = np.mean([np.mean(classes_of[~barred[i]] == classes_of[i]) for i in range(len(single))])
 points = {
@@ -457,7 +459,7 @@ for axis, (name, x) in zip(axes, points.items()):
     spots = TSNE(perplexity=min(15, (len(x) - 1) / 3), init="pca", random_state=course.seed).fit_transform(x)
     axis.scatter(*spots.T, s=12, color="0.8")
     for c in frequent:
-        axis.scatter(*spots[classes_of == c].T, s=26, label=course.bank.classes[c])
+        axis.scatter(*spots[classes_of == c].T, s=26, label=course.classes[c])
     nearest = np.where(barred, -2, x @ x.T).argmax(axis=1)  # in all dimensions, not on the map
     same = np.mean(classes_of[nearest] == classes_of)
     axis.set(title=f"{name}\nnearest is of the same class: {same:.0%}", xticks=[], yticks=[])
@@ -490,7 +492,7 @@ notebook.listen({f"test scene {i}": test[i].mixture for i in chosen})
 def top_classes(i, number=4):
     """The classes with the highest scores; those that are in the scene have a tick."""
     top = np.argsort(-our_scores[i])[:number]
-    return ", ".join(f"{course.bank.classes[c]} {our_scores[i, c]:.2f}{' ✓' if test_labels[i, c] else ''}" for c in top)
+    return ", ".join(f"{course.classes[c]} {our_scores[i, c]:.2f}{' ✓' if test_labels[i, c] else ''}" for c in top)
 
 
 notebook.table(

@@ -54,7 +54,7 @@ course = notebook.setup(PROFILE, DATA, SEED, OUT)
 # network, and the network trained with labels. What is not there yet is made now.
 
 # %%
-test, labels = course.scenes["test"], course.scenes["test"].labels  # (clips, classes), zeros and ones
+test, labels = course.judged["test"], course.judged["test"].labels  # (clips, classes), zeros and ones
 log_mel = course.log_mel("test")  # (clips, frames, mels)
 networks = {
     "untrained encoder": course.untrained_encoder(),
@@ -110,7 +110,7 @@ axis.set_xticks(range(len(few)), names, rotation=60, ha="right")
 axis.set_yticks(range(len(few)), names)
 axis.axhline(p - 0.5, color="white", linewidth=2)
 axis.axvline(p - 0.5, color="white", linewidth=2)
-axis.set_title(f"test scenes with and without {course.bank.classes[c]}")
+axis.set_title(f"test scenes with and without {course.classes[c]}")
 figure.colorbar(image, label="cosine")
 plt.show()
 
@@ -163,7 +163,7 @@ rare = int(usable[counts[usable].argmin()])
 positives, negatives = h[labels[:, rare] == 1], h[labels[:, rare] == 0]
 mine, library = by_hand(positives, negatives), query_by_example(positives, negatives)
 assert np.isclose(mine, library, atol=1e-6), "query by example by hand and by the library differ"
-print(f"{course.bank.classes[rare]}: {len(positives)} clips with it, {len(negatives)} without · by hand {mine:.4f}, "
+print(f"{course.classes[rare]}: {len(positives)} clips with it, {len(negatives)} without · by hand {mine:.4f}, "
       f"by the library {library:.4f}")  # fmt: skip
 
 # %% [markdown]
@@ -243,7 +243,7 @@ axis.hlines(range(len(order)), 0, 1, color="0.92", zorder=0)
 for name, marker in zip(("ours", "untrained encoder", "supervised encoder"), "oxs"):  # as in notebook 08
     axis.scatter(scores[name]["per_class"][order], range(len(order)), marker=marker, label=name, zorder=3)
 axis.scatter(chance_per_class[order], range(len(order)), marker="|", s=90, color="0.4", label="chance")
-axis.set_yticks(range(len(order)), [f"{course.bank.classes[c]} ({counts[c]})" for c in order])
+axis.set_yticks(range(len(order)), [f"{course.classes[c]} ({counts[c]})" for c in order])
 axis.set(xlabel="average precision, query by example", ylabel="class (positives in the test)", xlim=(0, 1.02))
 axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
 plt.show()
@@ -254,8 +254,8 @@ for name in (name for name in scores if name != "ours"):
     wins = int((scores["ours"]["per_class"] > scores[name]["per_class"])[usable].sum())
     print(f"ours above {name} in {wins} of {len(usable)} classes")
 top, bottom = (int(usable[f(lift["ours"][usable])]) for f in (np.argmax, np.argmin))
-print(f"ours rises furthest above chance for {course.bank.classes[top]} ({lift['ours'][top]:+.3f}), "
-      f"least for {course.bank.classes[bottom]} ({lift['ours'][bottom]:+.3f})")  # fmt: skip
+print(f"ours rises furthest above chance for {course.classes[top]} ({lift['ours'][top]:+.3f}), "
+      f"least for {course.classes[bottom]} ({lift['ours'][bottom]:+.3f})")  # fmt: skip
 if scores["ours"]["map"] <= chance:
     print("in this run ours does not rise above chance at all: it has trained too briefly to be searched with")
 
@@ -270,8 +270,8 @@ if scores["ours"]["map"] <= chance:
 # **Question.** Which embedding profits most from shared recordings?
 
 # %%
-names = sorted({event.recording for plan in test.plans for event in plan.events})
-holds = np.array([[name in {e.recording for e in plan.events} for name in names] for plan in test.plans], "float32")
+names = sorted({recording for found in test.recordings for recording in found})
+holds = np.array([[name in found for name in names] for found in test.recordings], "float32")
 same_recording = holds @ holds.T > 0  # (clips, clips)
 share_class = labels @ labels.T > 0  # (clips, clips)
 itself = np.eye(len(labels), dtype=bool)

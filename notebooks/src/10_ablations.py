@@ -248,7 +248,7 @@ comparisons = {  # what changes: (from, to)
     "coincidence as well": ("S2∨N", "S2∨N joint"),
 }
 comparisons = {title: pair for title, pair in comparisons.items() if set(pair) <= set(scores)}  # by flags in the file
-labels = course.scenes["test"].labels
+labels = course.judged["test"].labels
 drawn = {name: map_draws(labels, found) for name, found in scores.items()}  # name -> (1 + draws,)
 gaps = {title: paired_difference([drawn[a]], [drawn[b]]) for title, (a, b) in comparisons.items()}
 
@@ -427,8 +427,8 @@ for data, found in results.items():
 
 # %%
 rng, empty = np.random.default_rng(0), {"mixture": [], "true source": []}
-for index in range(min(200, len(course.scenes["train"]))):
-    scene = course.scenes["train"][index]
+for index in range(min(200, len(course.mixed["train"]))):
+    scene = course.mixed["train"][index]
     source = scene.sources[rng.integers(len(scene.sources))]
     start = rng.integers(len(source) - PATCH_SAMPLES)
     for name, waveform in (("mixture", scene.mixture), ("true source", source)):

@@ -365,9 +365,8 @@ print("each positive opposite its anchor:", float(Triplet()(opposite, -opposite)
 # losses above zero for each constraint.
 
 # %% tags=["solution"]
-log_mel = course.log_mel("train")
-clips = np.arange(min(32, len(log_mel)))
-anchors, later = (log_mel[clips, start : start + PATCH_FRAMES].astype("float32") for start in (0, 2 * PATCH_FRAMES))
+log_mel = course.views().log_mel[:32, 0]  # of the mixtures of training scenes (clips, frames, mels)
+anchors, later = (log_mel[:, start : start + PATCH_FRAMES].astype("float32") for start in (0, 2 * PATCH_FRAMES))
 for name, constraint in CONSTRAINTS.items():
     made = later if constraint is None else constraint(seed=0)(anchors, training=True)
     found = np.asarray(Triplet().call(encoder(anchors), encoder(made)))

@@ -6,13 +6,11 @@ Everything lives in `artifacts/<profile>/<data>/seed<k>/`.
 import dataclasses
 import json
 
-from sepcl_keras.core.arrays import StoredArray
-from sepcl_keras.core.backend import advice, keep_memory, make_repeatable, start_xla, use_all_devices
 from sepcl_keras.core.checks import BadInput
 from sepcl_keras.core.files import fingerprint, read_json, write_json
 from sepcl_keras.core.saved import save_model
-from sepcl_keras.course.artifacts import Artifacts, artifacts_folder, code, running
-from sepcl_keras.course.profiles import get_profile
+from sepcl_keras.course.artifacts import code
+from sepcl_keras.course.data import DATA, Data
 from sepcl_keras.course.slides import MAIN_ROW, Row, read_rows
 from sepcl_keras.encoder.embedding import embed_log_mel, load_encoder
 from sepcl_keras.encoder.network import CNN14
@@ -20,16 +18,14 @@ from sepcl_keras.encoder.recipe import new_encoder, pretrain, train_supervised
 from sepcl_keras.evaluation.classifiers import shallow_classifier
 from sepcl_keras.evaluation.controls import CONTROLS
 from sepcl_keras.evaluation.intervals import evaluate
-from sepcl_keras.scenes.banks import SPLITS, open_bank
-from sepcl_keras.scenes.mixing import Scenes
+from sepcl_keras.scenes.splits import SPLITS
 from sepcl_keras.separation.metrics import evaluate_separation
 from sepcl_keras.separation.recipe import train_separator
 from sepcl_keras.separation.separate import load_separator
 from sepcl_keras.views.pairs import ViewPairs
-from sepcl_keras.views.stored import TRUE_SOURCES, Views, write_log_mel, write_source_views, write_views
+from sepcl_keras.views.stored import TRUE_SOURCES, Views, write_source_views, write_views
 
 # What makes the artifacts. An artifact depends on all that these modules import, too (see `artifacts.code`).
-DATA = ("scenes.mixing", "views.log_mel")
 SEPARATOR = (*DATA, "separation.recipe")
 VIEWS = (*SEPARATOR, "views.stored")
 ENCODER = (*VIEWS, "views.pairs", "encoder.recipe")
@@ -37,50 +33,8 @@ RESULTS = (*ENCODER, "separation.metrics", "encoder.embedding", "evaluation.inte
 PLAIN = str.maketrans("∨× ", "vx_")  # a row's name as that of a folder
 
 
-class Course(Artifacts):
-    """One run of the course: a profile, a bank of sounds and a seed, and everything made from them.
-
-    Args:
-        profile: name of a profile. data: `"made"` or a folder in the layout of ESC-50.
-        seed: of all training; the scenes do not depend on it. out: folder of all artifacts, or None for `artifacts/`.
-    """
-
-    def __init__(self, profile="tiny", data="made", seed=0, out=None):
-        if isinstance(seed, str) and seed.isdecimal():
-            seed = int(seed)
-        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
-            raise BadInput(f"SEED={seed!r}: expected a whole number from 0 to 4294967295.")
-        self.arguments = profile, data, seed, out
-        self.profile, self.seed = get_profile(profile), seed
-        self.bank = open_bank(data, self.profile)
-        # Folders of one name that hold other sounds are told apart.
-        name = "made" if data == "made" else f"{self.bank.name}-{fingerprint(self.bank.definition)[:6]}"
-        super().__init__(artifacts_folder(out) / profile / name / f"seed{seed}")
-        p = self.profile
-        self.scenes = {
-            split: Scenes(self.bank, split, p.scenes[split], p.clip_seconds, p.sample_rate) for split in SPLITS
-        }
-        for split, scenes in self.scenes.items():
-            if not {1, 2} <= set(scenes.number_of_events):
-                raise BadInput(
-                    f"DATA={data!r}: expected scenes of one and of two events in {split}; too few classes meet."
-                )
-        keep_memory()
-        start_xla()
-        use_all_devices()
-        make_repeatable(seed)
-        if advice():
-            print(advice())
-
-    def _data_definition(self):
-        p = self.profile
-        return {
-            "bank": self.bank.definition,
-            "scenes": {split: self.scenes[split].definition for split in SPLITS},
-            "seconds": p.clip_seconds,
-            "running": running(),
-            "code": code(*DATA),
-        }
+class Course(Data):
+    """One run of the course: a profile, sounds and a seed, and everything made from them; arguments as of `Data`."""
 
     def _separator_definition(self):
         p = self.profile
@@ -89,20 +43,6 @@ class Course(Artifacts):
             "separator": p.separator, "start": p.separator_start, "sizes": sizes, "steps": p.snapshot_steps,
             "seed": self.seed, "code": code(*SEPARATOR),
         }  # fmt: skip
-
-    def log_mel(self, split):
-        """Log-mel spectrograms (scenes, frames, mels) of a split's mixtures, float16, a memory map."""
-
-        if split not in SPLITS:
-            raise BadInput(f"split={split!r}: expected one of {', '.join(SPLITS)}.")
-        definition = self._data_definition() | {"split": split, "code": code(*DATA, "views.stored")}
-
-        def make(folder):
-            write_log_mel(folder, self.scenes[split], fingerprint(definition))
-
-        return self.load_or_train(
-            f"log_mel/{split}", definition, make, lambda folder: StoredArray(folder / "log_mel.npy", "float16", 3).array
-        )[0]
 
     def snapshots(self):
         """The separator's snapshots, a dict from name (N, F, S1, S2) to `TDCNPlusPlus`, and the training history."""
@@ -125,7 +65,9 @@ class Course(Artifacts):
         return self.load_or_train("views", definition, make, Views)[0]
 
     def source_views(self):
-        """The training scenes' `Views` by their true sources: a control."""
+        """The training scenes' `Views` by their true sources: a control. `BadInput` where nobody knows them."""
+        if self.listing:
+            raise BadInput(f"{self.bank.name}: recorded scenes have no known sources; expected events that were mixed.")
 
         def make(folder):
             write_source_views(folder, self.scenes["train"])
@@ -183,7 +125,7 @@ class Course(Artifacts):
             name = f"supervised-{seed}"
 
         def make(folder):
-            encoder, history = train_supervised(self.log_mel("train"), self.scenes["train"].labels, p, seed, folder)
+            encoder, history = train_supervised(self.log_mel("train"), self.judged["train"].labels, p, seed, folder)
             save_model(encoder, folder / "encoder.keras")
             return history
 
@@ -208,11 +150,6 @@ class Course(Artifacts):
         log_mels = {split: self.log_mel(split) for split in SPLITS}
         return {split: control(x, d, seed) if control else embed_log_mel(x, encoder) for split, x in log_mels.items()}
 
-    @property
-    def labels(self):
-        """Split → multi-hot (scenes, classes)."""
-        return {split: self.scenes[split].labels for split in SPLITS}
-
     def scores(self, embeddings, seed=None):
         """Scores (clips, classes) of the shallow classifier for the test scenes."""
         return shallow_classifier(
@@ -226,7 +163,7 @@ class Course(Artifacts):
 
     def separation(self, separators=None, most=100):
         """`evaluate_separation` of these separators, else of all snapshots, on at most so many test scenes a number."""
-        return evaluate_separation(separators or self.snapshots()[0], self.scenes["test"], most)
+        return evaluate_separation(separators or self.snapshots()[0], self.mixed["test"], most)
 
     def _results_mark(self):
         definition = self._separator_definition() | {"code": code(*RESULTS)}
@@ -243,7 +180,7 @@ class Course(Artifacts):
         content = {
             "notebook": number, "profile": self.profile.name, "data": self.bank.name, "seed": self.seed,
             "fingerprint": self._results_mark(), "results": results,
-        }  # fmt: skip
+        } | ({"about_data": self.about_data()} if self.listing else {})  # fmt: skip
         write_json(self.folder / "results" / f"{number}.json", content)
         return results
 

@@ -38,8 +38,11 @@ def setup(profile, data, seed, out=None):
     plt.rcParams.update(STYLE)
     course = Course(profile, data, seed, out)
     p, bank = course.profile, course.bank
+    if course.listing:
+        table([{"what": what, "which": which} for what, which in course.about_data()], {"what": bank.name, "which": ""})
+        print(*course.about_scenes(), sep="\n")
     print(
-        f"profile {p.name} · data {bank.name}, {len(bank.classes)} classes · scenes of {p.clip_seconds:g} s at "
+        f"profile {p.name} · data {bank.name}, {len(course.classes)} classes · scenes of {p.clip_seconds:g} s at "
         f"{p.sample_rate / 1000:g} kHz · seed {seed} · Keras {keras.__version__} on {keras.backend.backend()}"
     )
     return course

@@ -1,8 +1,6 @@
 """Banks of sound events, made or recorded, and the tables of places where their classes meet."""
 
-import csv
 import dataclasses
-import os
 import zlib
 from pathlib import Path
 
@@ -11,8 +9,9 @@ import numpy as np
 from sepcl_keras.core.checks import BadInput, path_of
 from sepcl_keras.core.files import fingerprint
 from sepcl_keras.scenes import audio, made_sounds
+from sepcl_keras.scenes.layouts import LAYOUTS, Clip, read_table, whole_number
+from sepcl_keras.scenes.splits import SPLITS, split_clips
 
-SPLITS = ("train", "validation", "test")
 TABLES = Path(__file__).parent / "tables"  # of the places where classes meet
 EVENT_LEVEL = 0.1  # active level that a bank gives each event, -20 dB of full scale
 
@@ -95,19 +94,25 @@ class Esc50Bank(Bank):
         for path in (folder, table, self._folder):
             if not path_of("path", path).exists():
                 raise BadInput(f"{path}: expected a folder with meta/esc50.csv and audio/, but this is not there.")
-        rows = _read_recordings(table)
-        for filename in rows:
-            if not path_of("path", self._folder / filename).is_file():
-                raise BadInput(f"{self._folder / filename}: expected a sound file, as {table} says, but there is none.")
-        classes = sorted({label for label, _, _ in rows.values()})
+        clips = _read_recordings(table, self._folder)
+        for clip in clips:
+            if not path_of("path", clip.path).is_file():
+                raise BadInput(f"{clip.path}: expected a sound file, as {table} says, but there is none.")
+        classes = sorted({clip.labels[0] for clip in clips})
         places = _read_places(TABLES / "esc10.csv")
         if not set(classes) <= set().union(*places.values()):
             places = {"anywhere": dict.fromkeys(classes, 1.0)}
-        events, spanning = _split_by_folds(rows, table)
         try:
-            contents = {filename: zlib.crc32((self._folder / filename).read_bytes()) for filename in rows}
+            contents = {clip.id: zlib.crc32(clip.path.read_bytes()) for clip in clips}
         except OSError as error:
             raise BadInput(f"{error.filename}: cannot be read ({error.strerror}); expected a sound file.") from None
+        kept, spanning, notes = split_clips(clips, table)
+        for note in notes:
+            print(f"{table}: {note}.")
+        events = {split: [] for split in SPLITS}
+        for clip in kept:
+            events[clip.split].append(Event(clip.labels[0], clip.recording, clip.id))
+        rows = {clip.id: [clip.labels[0], clip.split, clip.recording] for clip in clips}
         definition = {"recordings": fingerprint([rows, contents])} | ({"spanning": spanning} if spanning else {})
         super().__init__(folder.resolve().name, classes, places, events, sample_rate, definition)
 
@@ -121,36 +126,19 @@ def open_bank(data, profile):
         return MadeBank(profile.events_per_class, profile.sample_rate)
     folder = path_of("DATA", data)
     if not folder.is_dir():
-        raise BadInput(f'DATA={str(data)!r}: expected "made" or a folder with meta/esc50.csv and audio/ as in ESC-50.')
+        raise BadInput(f'DATA={str(data)!r}: expected "made" or a folder; these are taken: {LAYOUTS}.')
     return Esc50Bank(folder, profile.sample_rate)
 
 
-def _read_table(path, columns):
-    """Rows of a CSV file as (line number, dict), without blank rows and the space around cells."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file)
-            lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path}: expected a readable CSV file ({error}).") from None
-    (_, names), *lines = [line for line in lines if any(line[1])] or [(0, [])]
-    for column in columns:
-        if column not in names:
-            raise BadInput(f"{path}: expected a column {column}, but found {', '.join(names) or 'an empty file'}.")
-    if not lines:
-        raise BadInput(f"{path}: expected rows under its header, but the table is empty.")
-    rows = [(line, dict(zip(names, cells))) for line, cells in lines]
-    for line, row in rows:
-        for column in columns:
-            if not row.get(column):
-                raise BadInput(f"{path}, line {line}: expected a value for {column}, but the cell is empty.")
-    return rows
+def holds_events(data):
+    """Whether `data` names isolated events to mix, made or in the layout of ESC-50, and not recorded scenes."""
+    return data == "made" or (path_of("DATA", data) / "meta" / "esc50.csv").exists()
 
 
 def _read_places(path):
     """Place → {label: weight}, the table of the classes that meet."""
     places = {}
-    for line, row in _read_table(path, ("place", "label", "weight")):
+    for line, row in read_table(path, ("place", "label", "weight")):
         try:
             weight = float(row["weight"])
         except ValueError:
@@ -161,74 +149,14 @@ def _read_places(path):
     return places
 
 
-def _read_recordings(table):
-    """File name → [label, fold, recording]; a row that is there twice counts once."""
-    rows = {}
-    for line, row in _read_table(table, ("filename", "fold", "category")):
-        try:
-            fold = int(row["fold"])
-        except ValueError:
-            raise BadInput(f"{table}, line {line}: expected a whole number for fold, not {row['fold']!r}.") from None
-        filename = row["filename"]
-        entry = [row["category"], fold, row.get("src_file") or filename]
-        if rows.setdefault(filename, entry) != entry:
-            raise BadInput(f"{table}, line {line}: expected {filename} once, but an earlier row says otherwise of it.")
-    if len({label for label, _, _ in rows.values()}) < 2:
+def _read_recordings(table, folder):
+    """The clips of an `esc50.csv`; a row that is there twice counts once."""
+    clips = {}
+    for line, row in read_table(table, ("filename", "fold", "category")):
+        name, fold = row["filename"], whole_number(table, line, row, "fold")
+        clip = Clip(name, folder / name, (row["category"],), fold, row.get("src_file") or name)
+        if clips.setdefault(name, clip) != clip:
+            raise BadInput(f"{table}, line {line}: expected {name} once, but an earlier row says otherwise of it.")
+    if len({clip.labels for clip in clips.values()}) < 2:
         raise BadInput(f"{table}: expected at least 2 categories to tell apart, but found one.")
-    return rows
-
-
-SPANNING = ("leave out", "keep", "split anew")  # what to do with recordings that span splits
-
-
-def _split_by_folds(rows, table):
-    """Split → events, and how recordings that span splits were dealt with, None where there are none.
-
-    Such clips would be heard in training and tested on. They are left out, unless `SEPCL_SPANNING` says to keep the
-    folds as they are, or to split all recordings anew, class by class in an order that their names give.
-    """
-    folds = sorted({fold for _, fold, _ in rows.values()})
-    if len(folds) < 3:
-        raise BadInput(f"{table}: expected at least 3 folds to train, validate and test, but found {len(folds)}.")
-    names = dict.fromkeys(folds, "train") | {folds[-2]: "validation", folds[-1]: "test"}
-    splits, how = {}, os.environ.get("SEPCL_SPANNING", SPANNING[0])
-    for _, fold, recording in rows.values():
-        splits.setdefault(recording, set()).add(names[fold])
-    spanning = {recording for recording, found in splits.items() if len(found) > 1}
-    if how not in SPANNING:
-        raise BadInput(f"SEPCL_SPANNING={how!r}: expected one of {', '.join(SPANNING)}.")
-    of_rows = {filename: names[fold] for filename, (_, fold, _) in rows.items()}
-    if spanning and how == "split anew":
-        anew = _split_anew(rows, len(folds))
-        of_rows = {filename: anew[recording] for filename, (_, _, recording) in rows.items()}
-    elif spanning and how == "leave out":
-        of_rows = {filename: split for filename, split in of_rows.items() if rows[filename][2] not in spanning}
-    if spanning:
-        clips = sum(recording in spanning for _, _, recording in rows.values())
-        print(
-            f"{table}: {clips} of {len(rows)} clips are of {len(spanning)} recordings that are in more than one split "
-            f"(SEPCL_SPANNING={how!r}; others: {', '.join(other for other in SPANNING if other != how)})."
-        )
-    events = {split: [] for split in SPLITS}
-    for filename, split in of_rows.items():
-        events[split].append(Event(rows[filename][0], rows[filename][2], filename))
-    if not all(events.values()):
-        raise BadInput(
-            f"{table}: no clip is left in {next(s for s in SPLITS if not events[s])}; expected some in each."
-        )
-    return events, how if spanning else None
-
-
-def _split_anew(rows, folds):
-    """Recording → split: a fold's share of each class for testing, as much for validation, no recording in two."""
-    label_of = {}
-    for label, _, recording in rows.values():
-        label_of.setdefault(recording, label)
-    split_of = {}
-    for label in dict.fromkeys(label_of.values()):
-        recordings = sorted((r for r in label_of if label_of[r] == label), key=lambda r: (zlib.crc32(r.encode()), r))
-        share = max(1, round(len(recordings) / folds))
-        for index, recording in enumerate(recordings):
-            # The first goes to training, so that a class of one recording is learned at all.
-            split_of[recording] = "test" if 0 < index <= share else "validation" if 0 < index <= 2 * share else "train"
-    return split_of
+    return list(clips.values())

@@ -7,7 +7,8 @@ import numpy as np
 
 from sepcl_keras.core.checks import BadInput
 from sepcl_keras.core.files import progress
-from sepcl_keras.scenes.banks import SPLITS, Event
+from sepcl_keras.scenes.banks import Event
+from sepcl_keras.scenes.splits import SPLITS
 
 EVENT_PROBABILITIES = (0.2, 0.45, 0.35)  # of one, two and three events; MixIT needs some scenes of a single one
 GAIN_DB = (-12.0, 0.0)  # of an event in a scene, against the level below
@@ -28,10 +29,13 @@ class Plan:
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """`mixture` (samples,) is the sum of `sources` (events, samples), float32, which the other fields follow."""
+    """`mixture` (samples,) is the sum of `sources` (events, samples), float32, which the other fields follow.
+
+    Of a recorded scene nobody knows the sources, and they are None.
+    """
 
     mixture: np.ndarray
-    sources: np.ndarray
+    sources: np.ndarray | None
     labels: tuple[str, ...]
     onsets: tuple[float, ...]  # seconds
     place: str
@@ -44,8 +48,8 @@ class Scenes:
     Scene i depends on the bank, the split and i alone, whatever the number and the seed of a training.
 
     plans: list of `Plan`. labels: float32 (scenes, classes), 1 where a class is in the scene. number_of_events: int
-    (scenes,). definition: a dict that changes when the scenes do. Raises `BadInput` for no scenes, no length, and a
-    rate that is not the bank's.
+    (scenes,). recordings: those in each scene. classes: of the labels. definition: a dict that changes with the scenes.
+    Raises `BadInput` for no scenes, no length, and a rate that is not the bank's.
     """
 
     def __init__(self, bank, split, number, seconds=5.0, sample_rate=16_000):
@@ -56,10 +60,9 @@ class Scenes:
         self.bank, self.split, self.sample_rate = bank, split, sample_rate
         self.samples = round(seconds * sample_rate)
         self.plans = _draw_plans(bank, split, number)
-        column = {label: index for index, label in enumerate(bank.classes)}
-        self.labels = np.zeros((number, len(column)), np.float32)
-        for row, plan in zip(self.labels, self.plans):
-            row[[column[event.label] for event in plan.events]] = 1
+        self.classes = bank.classes
+        self.labels = multi_hot([[event.label for event in plan.events] for plan in self.plans], bank.classes)
+        self.recordings = [tuple(event.recording for event in plan.events) for plan in self.plans]
         self.number_of_events = np.array([len(plan.events) for plan in self.plans])
         self.definition = {"bank": bank.definition, "split": split, "number": number, "seconds": seconds}
         self.definition |= {"probabilities": EVENT_PROBABILITIES, "gain_db": GAIN_DB, "peak": PEAK}
@@ -88,6 +91,15 @@ class Scenes:
         for index in progress(range(len(self)), f"{self.split} scenes", "scene", show):
             mixtures[index] = self[index].mixture
         return mixtures
+
+
+def multi_hot(labels, classes):
+    """Float32 (scenes, classes), 1 where a class is among a scene's labels."""
+    column = {label: index for index, label in enumerate(classes)}
+    found = np.zeros((len(labels), len(column)), np.float32)
+    for row, given in zip(found, labels):
+        row[[column[label] for label in given]] = 1
+    return found
 
 
 def _crop(waveform, samples, position, cut):

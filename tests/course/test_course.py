@@ -18,6 +18,7 @@ from sepcl_keras.core import backend
 from sepcl_keras.core.checks import BadInput
 from sepcl_keras.core.folders import CHECKPOINT
 from sepcl_keras.course import course as course_module
+from sepcl_keras.course import data as data_module
 from sepcl_keras.course.course import Course
 from sepcl_keras.course.slides import MAIN_ROW, RELATIONS, read_rows, training_of
 from sepcl_keras.scenes import audio
@@ -268,9 +269,9 @@ def test_a_damaged_network_is_named(course):
 @pytest.mark.skipif(not ESC10.exists(), reason="the recordings of ESC-10 are not beside this checkout")
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a whole course takes minutes on another backend")
 def test_a_few_steps_on_real_recordings(tmp_path, monkeypatch):
-    profile = course_module.get_profile("smoke")
+    profile = data_module.get_profile("smoke")
     small = dataclasses.replace(profile, snapshot_steps=dict(N=0, F=1, S1=2, S2=4), pretraining_steps=4)
-    monkeypatch.setattr(course_module, "get_profile", lambda name: small)
+    monkeypatch.setattr(data_module, "get_profile", lambda name: small)
     course = Course("smoke", str(ESC10), 0, tmp_path)
     snapshots, history = course.snapshots()
     assert len(history["first_losses"]) == 4 and np.isfinite(history["loss"]).all()
