@@ -63,13 +63,13 @@ def subfolders(folder, number=90):
 
 @kind
 def table(folder, number=90):
-    """A table beside the sounds: several labels in a cell, splits, recordings of which one spans two splits."""
+    """A table beside the sounds: several labels in a cell, splits, one recording in two splits."""
     lines = ["filename;labels;split;recording"]
     for k in range(number):
         waveform, label = sound(k)
         save(folder / "clips" / f"{k}.wav", waveform)
         split = "test" if k % 5 == 0 else "val" if k % 5 == 1 else "train"
-        lines.append(f"clips/{k}.wav;{label},{'indoors' if k % 2 else 'outdoors'};{split};{min(k // 5 * 5 + 3, k)}")
+        lines.append(f"clips/{k}.wav;{label},{'indoors' if k % 2 else 'outdoors'};{split};{k if k > 1 else 'one'}")
     write_csv(folder / "clips.csv", lines)
 
 
@@ -118,7 +118,7 @@ def audioset(folder, number=120):
     mids["Inside, small room"] = "/t/dd00125"
     write_csv(folder / "class_labels_indices.csv", ["index,mid,display_name", *(
         f'{k},{mid},"{name}"' for k, (name, mid) in enumerate(mids.items()))])  # fmt: skip
-    names = ("{id}", "Y{id}", "{id}_{start}_{end}", "{id}_{start}000", "Y{id}_{start}.000_{end}.000")
+    names = ("{id}", "Y{id}", "{id}_{start}_{end}", "{id}_{ms}", "Y{id}_{start}.000_{end}.000")
     for split, share in (("eval", range(0, number, 4)), ("balanced_train", [k for k in range(number) if k % 4])):
         lines = ["# Segments csv created Sun Mar  5 10:54:25 2017", f"# num_ytids={len(share)}, num_segs={len(share)}"]
         lines.append("# YTID, start_seconds, end_seconds, positive_labels")
@@ -128,7 +128,7 @@ def audioset(folder, number=120):
             lines.append(f'{clip}, {start}.000, {start + 10}.000, "{mids[label]},/t/dd00125"')
             if k % 9 == 8:
                 continue  # videos that are gone
-            name = names[k % len(names)].format(id=clip, start=start, end=start + 10)
+            name = names[k % len(names)].format(id=clip, start=start, ms=1000 * start, end=start + 10)
             waveform = 0 * waveform if k == 5 else waveform
             save(folder / f"{split}_segments" / f"{name}.{'flac' if k % 2 else 'wav'}", waveform)
         write_csv(folder / f"{split}_segments.csv", lines)

@@ -98,7 +98,8 @@ print("test scene 0 beside scenes 1 to 5:", np.round(similarity[0, 1:6], 3))
 # Few clips make it visible. At most four positives and six negatives, of the most frequent class:
 
 # %%
-c = int(labels.sum(axis=0).argmax())
+with_it = labels.sum(axis=0)
+c = int(np.where(with_it < len(labels), with_it, 0).argmax())  # of those that not all clips have
 with_class, without = np.flatnonzero(labels[:, c])[:4], np.flatnonzero(labels[:, c] == 0)[:6]
 few = np.concatenate([with_class, without])
 p = len(with_class)

@@ -106,7 +106,7 @@ class Data(Artifacts):
         """What was recognised in a folder of recordings, used and refused: rows (what, which), none for events."""
         if not self.listing:
             return []
-        return self.listing.table + [(f"scenes for {split}", len(self.scenes[split])) for split in SPLITS]
+        return self.listing.table() + [(f"scenes for {split}", len(self.scenes[split])) for split in SPLITS]
 
     def about_scenes(self):
         """Sentences on what recorded scenes cannot tell, and what is done instead; none for events that are mixed."""

@@ -8,8 +8,9 @@ import numpy as np
 
 from sepcl_keras.core.checks import BadInput, path_of
 from sepcl_keras.core.files import fingerprint
+from sepcl_keras.core.tables import read_table, whole_number
 from sepcl_keras.scenes import audio, made_sounds
-from sepcl_keras.scenes.layouts import LAYOUTS, Clip, read_table, whole_number
+from sepcl_keras.scenes.layouts import LAYOUTS, Clip
 from sepcl_keras.scenes.splits import SPLITS, split_clips
 
 TABLES = Path(__file__).parent / "tables"  # of the places where classes meet

@@ -1,11 +1,11 @@
 """Data sets of recordings, as they are published or as a reader has them: the clips and what is said of them."""
 
-import csv
 import dataclasses
 import os
 from pathlib import Path
 
 from sepcl_keras.core.checks import BadInput, path_of
+from sepcl_keras.core.tables import cells, read_table, whole_number
 from sepcl_keras.scenes.splits import split_clips
 
 SUFFIXES = frozenset(
@@ -37,7 +37,6 @@ class Listing:
     refused: dict
     notes: list
 
-    @property
     def table(self):
         """Rows (what, how many or which), to be shown beside every result."""
         listed = {clip.id for clip in self.clips} | set(self.refused)
@@ -85,7 +84,7 @@ def open_recordings(folder, labels=None, columns=None, spanning=None):
     if not clips:
         why = next(iter(refused.values()), "the table is empty")
         raise BadInput(f"{folder}: none of the {len(refused)} clips listed is here ({why}); expected some.")
-    clips, _, more = split_clips(clips, folder)
+    clips, _, more = split_clips(clips, folder, spanning)
     return Listing(folder.resolve().name, layout, clips, tuple(classes), refused, notes + more)
 
 
@@ -109,52 +108,6 @@ def _columns(columns):
         if ours not in FIELDS or not theirs:
             raise BadInput(f"SEPCL_COLUMNS: {ours}={theirs}; expected NAME=COLUMN with names of {', '.join(FIELDS)}.")
     return dict(zip(FIELDS, FIELDS)) | columns
-
-
-def _cells(path, delimiter=None):
-    """Lines of a CSV file as (number, cells) without blank ones and the space around cells.
-
-    Cells are separated by what the first line has most of, commas, semicolons or tabs, unless told.
-    """
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as file:
-            first = file.readline()
-            file.seek(0)
-            reader = csv.reader(file, delimiter=delimiter or max(",;\t", key=first.count), skipinitialspace=True)
-            lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise BadInput(f"{path}: expected a readable CSV file ({error}).") from None
-    return [line for line in lines if any(line[1])]
-
-
-def read_table(path, columns, header=None):
-    """Rows of a CSV file as (line number, dict). Each of `columns` must be there and not be empty.
-
-    A `header` is for files that have none, but may begin with lines of remarks (#).
-    """
-    if header:
-        names, lines = header, [line for line in _cells(path, ",") if not line[1][0].startswith("#")]
-    else:
-        (_, names), *lines = _cells(path) or [(0, [])]
-    for column in columns:
-        if column not in names:
-            raise BadInput(f"{path}: expected a column {column}, but found {', '.join(names) or 'an empty file'}.")
-    if not lines:
-        raise BadInput(f"{path}: expected rows under its header, but the table is empty.")
-    rows = [(line, dict(zip(names, cells))) for line, cells in lines]
-    for line, row in rows:
-        for column in columns:
-            if not row.get(column):
-                raise BadInput(f"{path}, line {line}: expected a value for {column}, but the cell is empty.")
-    return rows
-
-
-def whole_number(table, line, row, column):
-    """The whole number in a cell, or `BadInput` with its line."""
-    try:
-        return int(row[column])
-    except ValueError:
-        raise BadInput(f"{table}, line {line}: expected a whole number for {column}, not {row[column]!r}.") from None
 
 
 class _Clips:
@@ -246,7 +199,7 @@ def _audioset_stems(name, begin, end):
 
 def _own(folder, files, labels, columns):
     """A reader's own sounds: with a table where there is one, else each file a recording of its own."""
-    found = {path: next(iter(_cells(path)), (0, []))[1] for path in sorted(folder.glob("*.csv"))}
+    found = {path: next(iter(cells(path)), (0, []))[1] for path in sorted(folder.glob("*.csv"))}
     tables = [path for path, names in found.items() if columns["filename"] in names]
     notes = [
         f"{path.name} has no column {columns['filename']} and was not read (SEPCL_COLUMNS=filename=... names one)"
@@ -287,7 +240,8 @@ def _with_table(folder, files, table, columns, notes):
         if fold and not split:
             split = whole_number(table, line, row, columns["fold"])
         labels = tuple(word.strip() for word in words if word.strip())
-        found.add(line, name, next(iter(several), None), labels, split or None, row.get(columns["recording"]) or name)
+        split = None if split == "" else split
+        found.add(line, name, next(iter(several), None), labels, split, row.get(columns["recording"]) or name)
         used.update(several)
     splits = {clip.split for clip in found.clips}
     if None in splits and len(splits) > 1:

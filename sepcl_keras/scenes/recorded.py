@@ -166,9 +166,9 @@ class Crops(RecordedScenes):
                 waveforms.append(scenes.waveforms[index, fifth * size : (fifth + 1) * size])
                 first = fifth * size / scenes.sample_rate
                 rows.append((scenes.ids[index], first, *scenes.recordings[index], scenes.recordings[index]))
-        super().__init__(
-            split, np.stack(waveforms), rows, known, scenes.sample_rate, scenes.definition | {"crops": split}
-        )
+        mine = scenes.definition | {"crops": split}
+        super().__init__(split, np.stack(waveforms), rows, known, scenes.sample_rate, mine)
+        self.recordings = [(f"crop {index}",) for index in range(len(rows))]  # no other crop shares a sound with it
 
 
 class RecordingBank(Bank):

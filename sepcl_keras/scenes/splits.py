@@ -44,8 +44,9 @@ def split_clips(clips, title, spanning=None):
     clips, notes = [_replace(clip, words[clip.split if folds else clip.split.lower()]) for clip in clips], []
     if "validation" not in {clip.split for clip in clips}:
         training = {clip.recording for clip in clips if clip.split == "train"}
-        held = {recording for recording in training if zlib.crc32(recording.encode()) % 10 == 0}
-        clips = [_replace(c, "validation") if c.split == "train" and c.recording in held else c for c in clips]
+        held = sorted(training, key=lambda name: (zlib.crc32(name.encode()), name))[: max(1, len(training) // 10)]
+        held = {(recording, "train") for recording in held}
+        clips = [_replace(clip, "validation") if (clip.recording, clip.split) in held else clip for clip in clips]
         notes.append("no validation clips were published: a tenth of the training recordings was taken")
     splits = {}
     for clip in clips:
