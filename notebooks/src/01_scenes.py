@@ -257,6 +257,24 @@ assert worst < 1e-6, "the sources do not sum to the mixture"
 print(f"largest difference between the sum of sources and the mixture: {worst:.1e}")
 
 # %% [markdown]
+# ## A recorded scene beside a mixed one
+#
+# The paper learns from clips of AudioSet: real scenes, with rooms, wind, distance and noise, in which nobody knows what is
+# a source. If `DATA` is a folder of such recordings, here is one of them, whole, beside the mixed scene from above. The
+# separator and the encoder of the next notebooks then learn from recordings like it, and mixed scenes serve only where
+# sources must be known. If `DATA` holds single events, as it does by default, there is none to show.
+#
+# **Question.** What do you hear in a recording that no mixture of clean events has?
+
+# %%
+if course.listing:
+    real = course.scenes["train"][0]
+    print(f"{real.place}; labels: {', '.join(real.labels) or 'none'}; sources: {real.sources}")
+    notebook.listen({"recorded": real.mixture, "mixed": scene.mixture}, rate)
+else:
+    print("no recorded scene here: DATA holds single events (DATA=path/to/recordings shows one of yours)")
+
+# %% [markdown]
 # ## Labels, counted
 #
 # The label of a scene is **multi-hot**: a vector with one entry for each class, 1 where the class is heard. With
