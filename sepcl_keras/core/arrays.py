@@ -23,7 +23,7 @@ class GrowingArrays:
 
     Args:
         folder: path, made if need be; besides the arrays it holds the record of how far they have come.
-        arrays: dict from name to (dtype, shape of the whole).
+        arrays: dict from name to (dtype, shape of the whole); None rows are as many as will have come at `finish`.
         mark: text that tells what is written from anything else; rows of another mark are written anew.
 
     Attributes:
@@ -32,17 +32,19 @@ class GrowingArrays:
 
     def __init__(self, folder, arrays, mark):
         self.folder, self.mark, self.done = Path(folder), mark, 0
-        self.record, self.sparing = self.folder / PROGRESS, Sparing()
+        self.record, self.sparing, self.arrays = self.folder / PROGRESS, Sparing(), arrays
+        self.number, *_ = next(iter(arrays.values()))[1]
         try:
             found = read_json(self.record, dict)
-            self.done = found["rows"] if found["mark"] == mark else 0
+            if found["mark"] == mark:
+                self.done, self.number = found["rows"], found.get("number", self.number)
         except (BadInput, KeyError, TypeError):
             pass  # none there, or broken: from the beginning
-        self.rows, (self.number, *_) = self.done, next(iter(arrays.values()))[1]
+        self.rows = self.done
         self.parts, self.files = [self.folder / f"{name}.part" for name in arrays], []
         with writing(folder), contextlib.ExitStack() as stack:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if self.done < self.number:
+            if self.number is None or self.done < self.number:
                 for path, (dtype, shape) in zip(self.parts, arrays.values(), strict=True):
                     self.files.append(stack.enter_context(open(path, "r+b" if self.done else "w+b")))
                     self._cut(self.files[-1], np.dtype(dtype), shape)
@@ -50,8 +52,7 @@ class GrowingArrays:
 
     def _cut(self, file, dtype, shape):
         """Leaves of the file the rows done, and goes behind them."""
-        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
+        write_header(file, dtype, (0 if self.number is None else self.number, *shape[1:]))
         size = file.tell() + self.done * int(np.prod(shape[1:])) * dtype.itemsize
         if file.seek(0, os.SEEK_END) < size:
             raise BadInput(f"{file.name}: shorter than {PROGRESS} says; expected what was left, or an empty folder.")
@@ -64,13 +65,15 @@ class GrowingArrays:
             for file, array in zip(self.files, rows, strict=True):
                 file.write(array.tobytes())
             self.rows += len(rows[0])
-            if not self.sparing.due() and self.rows < self.number:
-                return
-            for file in self.files:  # on disk before the record says so
-                file.flush()
-                os.fsync(file.fileno())
-            write_json(self.record, {"mark": self.mark, "rows": self.rows})
-        self.sparing.done()
+            if self.sparing.due() or self.rows == self.number:
+                self._keep({})
+                self.sparing.done()
+
+    def _keep(self, more):
+        for file in self.files:  # on disk before the record says so
+            file.flush()
+            os.fsync(file.fileno())
+        write_json(self.record, {"mark": self.mark, "rows": self.rows} | more)
 
     def close(self):
         with contextlib.suppress(OSError):  # what a full disk refuses once more; the record knows nothing of it
@@ -78,6 +81,12 @@ class GrowingArrays:
 
     def finish(self):
         """Gives the arrays, now whole, their names, and keeps a checksum of each in `checksums.json`."""
+        with writing(self.folder):
+            if self.number is None:
+                for file, (dtype, shape) in zip(self.files, self.arrays.values(), strict=True):
+                    file.seek(0)  # NumPy leaves room in a header for any number of rows
+                    write_header(file, np.dtype(dtype), (self.rows, *shape[1:]))
+                self._keep({"number": self.rows})
         self.close()
         with writing(self.folder):
             if all(path.exists() for path in self.parts):  # else some got their names before a stop, and sums were kept
@@ -86,6 +95,11 @@ class GrowingArrays:
             for path in self.parts:
                 if path.exists():
                     os.replace(path, path.with_suffix(".npy"))
+
+
+def write_header(file, dtype, shape):
+    """What stands in an .npy file before the numbers of an array in rows."""
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype.str, "fortran_order": False, "shape": shape})
 
 
 def checksum(path):

@@ -13,7 +13,7 @@ from sepcl_keras.core.checks import BadInput, one_of, path_of
 from sepcl_keras.core.files import atomic
 from sepcl_keras.core.folders import atomic_folder
 from sepcl_keras.encoder.embedding import in_float32
-from sepcl_keras.views.log_mel import LOG_OFFSET, MEL_BANDS, PATCH_SAMPLES, RECIPES, LogMel, mel_matrix
+from sepcl_keras.views.log_mel import LOG_OFFSET, MEL_BANDS, RECIPES, LogMel, mel_matrix
 
 PACKAGES = {"onnx": "onnx", "saved_model": "tensorflow"}  # that write the format
 INPUTS = ("waveforms", "log_mel")
@@ -28,9 +28,9 @@ def export_encoder(encoder, path, format="onnx", inputs="waveforms"):
         path: a file for ONNX, a folder for a SavedModel, whose function is `serve`. Nothing may be there yet.
         format: `"onnx"`, which needs the package onnx, or `"saved_model"`, which needs Keras to run on TensorFlow (a
             `.keras` file is the same on all backends, so any encoder can be taken there).
-        inputs: name and kind of the input, `"waveforms"` (clips, 15,600), 16 kHz, or `"log_mel"`, what `LogMel` of the
-            encoder's recipe makes of these: (clips, 96, 64), or 98 frames of `"panns"`. The output, h (clips, d), is
-            what `embed` gives for one window.
+        inputs: name and kind of the input, `"waveforms"` (clips, samples), 16 kHz, as many samples as the encoder's
+            window has, 15,600 unless told; or `"log_mel"`, what `LogMel` of the encoder's recipe makes of these:
+            (clips, 96, 64), or 98 frames of `"panns"`. The output, h (clips, d), is what `embed` gives for one window.
 
     Raises `BadInput` for another format, a package or backend that is not there, and a path that is taken or cannot be
     written. The path appears when all is written.
@@ -57,7 +57,8 @@ def export_encoder(encoder, path, format="onnx", inputs="waveforms"):
 
 def _shape(encoder, inputs):
     """Of one clip's input."""
-    return (PATCH_SAMPLES,) if inputs == "waveforms" else (LogMel(encoder.recipe).frames(PATCH_SAMPLES), MEL_BANDS)
+    samples = encoder.window
+    return (samples,) if inputs == "waveforms" else (LogMel(encoder.recipe).frames(samples), MEL_BANDS)
 
 
 def _save_model(encoder, inputs, folder, path):
@@ -105,7 +106,7 @@ def _onnx_model(encoder, inputs):
 
     graph = _Graph(inputs)
     if inputs == "waveforms":
-        _add_log_mel(graph, encoder.recipe)
+        _add_log_mel(graph, encoder.recipe, encoder.window)
     scale, shift = _scale_and_shift(encoder.bn0)
     graph.add("Mul", scale)
     graph.add("Add", shift)
@@ -134,13 +135,13 @@ def _onnx_model(encoder, inputs):
     )  # fmt: skip
 
 
-def _add_log_mel(graph, recipe):
+def _add_log_mel(graph, recipe, window):
     """As `LogMel` has it, in double precision; the Fourier transform is a product with cosines and sines."""
     import onnx
 
     r, panns = RECIPES[recipe], recipe == "panns"
     # Which sample is where in which frame, (frames, window): those of PANNs are centred, and reflected at the ends.
-    samples = np.pad(np.arange(PATCH_SAMPLES), r["fft"] // 2 if panns else 0, mode="reflect")
+    samples = np.pad(np.arange(window), r["fft"] // 2 if panns else 0, mode="reflect")
     graph.add("Gather", np.lib.stride_tricks.sliding_window_view(samples, r["window"])[:: r["hop"]], axis=1)
     graph.number = "float64"
     graph.add("Cast", to=onnx.TensorProto.DOUBLE)

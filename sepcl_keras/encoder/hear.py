@@ -14,9 +14,8 @@ from keras import ops
 
 from sepcl_keras.core.checks import BadInput, numbers
 from sepcl_keras.encoder.embedding import embed, in_float32, load_encoder
-from sepcl_keras.views.log_mel import HOP, PATCH_SAMPLES
+from sepcl_keras.views.log_mel import HOP, PATCH_SAMPLES, SAMPLE_RATE
 
-SAMPLE_RATE = 16_000
 STEP = 50  # ms from one timestamp to the next: the most that HEAR suggests, and five frames exactly, so nothing drifts
 if keras.backend.backend() == "tensorflow":
     from tensorflow import Module
@@ -49,7 +48,7 @@ def load_model(model_file_path=""):
 
 
 def get_scene_embeddings(audio, model):
-    """One embedding a sound, float32 (sounds, d): the mean over its windows of 0.96 s, as in `embed`.
+    """One embedding a sound, float32 (sounds, d): the mean over its windows, as in `embed`.
 
     Args:
         audio: tensor (sounds, samples), 16 kHz, in [-1, 1], of any length.
@@ -61,7 +60,9 @@ def get_scene_embeddings(audio, model):
 
 
 def get_timestamp_embeddings(audio, model):
-    """Embeddings every 50 ms, each of the 0.96 s around its timestamp; beyond the ends of the sound there are zeros.
+    """Embeddings every 50 ms, each of the 0.975 s around its timestamp; beyond the ends of the sound there are zeros.
+
+    So it is for every encoder: 10 s, the window of PANNs' checkpoints, would tell no times and take ten times as long.
 
     Args as in `get_scene_embeddings`. Returns two float32 tensors: embeddings (sounds, timestamps, d), and the
     timestamps (sounds, timestamps) in ms, from 0 to the end of the sound. That is 20 passes through the encoder for a
@@ -70,7 +71,7 @@ def get_timestamp_embeddings(audio, model):
     audio, device = _received(audio, model)
     around = np.pad(audio, ((0, 0), (PATCH_SAMPLES // 2, PATCH_SAMPLES // 2)))
     with device:
-        h = embed(around, model.encoder, hop=STEP * SAMPLE_RATE // 1000 // HOP, show=False)
+        h = embed(around, model.encoder, hop=STEP * SAMPLE_RATE // 1000 // HOP, window=PATCH_SAMPLES, show=False)
         timestamps = np.tile(STEP * np.arange(h.shape[1], dtype="float32"), (len(h), 1))
         return ops.convert_to_tensor(h), ops.convert_to_tensor(timestamps)
 

@@ -7,7 +7,7 @@ from sepcl_keras.core.backend import fused_batch_norm
 from sepcl_keras.core.checks import BadInput, check_axes, check_number, one_of
 from sepcl_keras.core.dense import Dense
 from sepcl_keras.encoder import kernels
-from sepcl_keras.views.log_mel import MEL_BANDS, PATCH_FRAMES, RECIPES
+from sepcl_keras.views.log_mel import MEL_BANDS, PATCH_FRAMES, PATCH_SAMPLES, RECIPES
 
 
 @keras.saving.register_keras_serializable(package="sepcl_keras")
@@ -88,15 +88,19 @@ class CNN14(keras.Model):
         width: filters of the first block; 64 is the paper's, the last block has 32 times as many.
         recipe: of the log-mel it takes, a name of `LogMel`'s; nothing is computed by it here, but `embed` and exports
             make their log-mel so. Files of before it was kept are of `"vggish"`.
+        window: samples, at 16 kHz, that make one embedding, 15,600 or more: what `embed` cuts sounds into and exports
+            take. Files of before it was kept are of 15,600; PANNs' checkpoints, trained on clips of 10 s, of 160,000.
 
     Source: Kong et al. 2020, `Cnn14_16k`; the slides for the bottleneck.
     """
 
-    def __init__(self, embedding_dim=128, width=64, recipe="vggish", **kwargs):
+    def __init__(self, embedding_dim=128, width=64, recipe="vggish", window=PATCH_SAMPLES, **kwargs):
         super().__init__(**kwargs)
         check_number("CNN14: embedding_dim", embedding_dim, least=1, whole=True)
         check_number("CNN14: width", width, least=1, whole=True)
+        check_number("CNN14: window", window, least=PATCH_SAMPLES, whole=True)
         self.embedding_dim, self.width, self.recipe = embedding_dim, width, one_of("recipe", recipe, RECIPES)
+        self.window = int(window)
         inner = dict(dtype=self.dtype_policy)
         self.bn0 = BatchNorm(name="bn0", **inner)  # one mean and variance a mel band
         self.blocks = [
@@ -131,5 +135,5 @@ class CNN14(keras.Model):
         return (input_shape[0], self.embedding_dim)
 
     def get_config(self):
-        own = {"embedding_dim": self.embedding_dim, "width": self.width, "recipe": self.recipe}
+        own = {"embedding_dim": self.embedding_dim, "width": self.width, "recipe": self.recipe, "window": self.window}
         return super().get_config() | own

@@ -7,9 +7,12 @@ import numpy as np
 from sepcl_keras.core.checks import BadInput, path_of
 from sepcl_keras.core.weights import assign
 from sepcl_keras.encoder.network import CNN14
-from sepcl_keras.views.log_mel import MEL_BANDS, mel_matrix
+from sepcl_keras.views.log_mel import MEL_BANDS, SAMPLE_RATE, mel_matrix
 
 FC1 = 2048  # PANNs' own d
+# Samples of a clip that PANNs are trained on, 10 s: `clip_samples` in their utils/config.py. Shorter ones are filled up
+# with zeros there (`pad_or_truncate` in utils/utilities.py), as by `embed`.
+WINDOW = 10 * SAMPLE_RATE
 
 
 def _places(encoder, size):
@@ -51,7 +54,7 @@ def load_panns_weights(encoder, weights):
 
     Where d is the size of its `fc1`, the bottleneck becomes that; else it stays as initialised. Other names,
     `fc_audioset` for instance, are ignored. A name that is missing or does not fit is refused before anything is set.
-    From then on the encoder's recipe is `"panns"`.
+    From then on the encoder's recipe is `"panns"`, and its window 10 s.
 
     Args:
         encoder: the network, built or not.
@@ -65,13 +68,14 @@ def _assign(title, encoder, weights):
     if not encoder.built:
         encoder.build((None, None, MEL_BANDS))
     assign(title, _places(encoder, _size(weights)), weights)
-    encoder.recipe = "panns"
+    encoder.recipe, encoder.window = "panns", WINDOW
 
 
 def from_panns_checkpoint(path, embedding_dim=None):
     """The `CNN14` whose weights a checkpoint of PANNs holds, `Cnn14_16k_mAP=0.438.pth` for instance.
 
-    Its front-end and its classifier are left out. The encoder's recipe is `"panns"`, what `Cnn14_16k` was trained on.
+    Its front-end and its classifier are left out. The encoder's recipe is `"panns"` and its window 10 s, what
+    `Cnn14_16k` was trained on; `encoder.window = 15_600` tells times more finely, from less than it was trained on.
     The 32 kHz `Cnn14`, and its variants with an embedding of 512, 128 or 32, are the same network with the same names
     and as many frames a second, but their mel bands end at 14,000 Hz: they are read too, with a warning, because on our
     log-mel their embeddings are not what their authors measured. Needs torch to read the file, not to run the encoder;

@@ -6,15 +6,7 @@ from sklearn.metrics import average_precision_score
 from sepcl_keras.core.checks import BadInput, numbers
 from sepcl_keras.core.draws import generator
 from sepcl_keras.evaluation.metrics import multi_hot
-
-
-def _unit(embeddings):
-    """Rows of length one; a row of zeros stays zero, so that its cosine to everything is 0."""
-    # Scaling by the largest entry first keeps squares of huge or tiny entries from over- or underflowing.
-    largest = np.abs(embeddings).max(axis=-1, keepdims=True)
-    embeddings = embeddings / np.where(largest > 0, largest, 1.0)
-    length = np.linalg.norm(embeddings, axis=-1, keepdims=True)
-    return embeddings / np.where(length > 0, length, 1.0)
+from sepcl_keras.evaluation.search import unit
 
 
 def query_by_example(positives, negatives):
@@ -31,7 +23,7 @@ def query_by_example(positives, negatives):
     negatives = numbers("negatives", negatives, ("clips", "d"))
     if len(positives) < 2 or positives.shape[1] != negatives.shape[1]:
         raise BadInput(f"positives {positives.shape}, negatives {negatives.shape}: expected (P ≥ 2, d) and (Q, d).")
-    positives, negatives = _unit(positives), _unit(negatives)
+    positives, negatives = unit(positives), unit(negatives)
     relevant = (positives @ positives.T)[np.triu_indices(len(positives), k=1)]
     others = (positives @ negatives.T).ravel()
     # The order of additions inside a matrix product would otherwise break ties, and not at random.

@@ -37,14 +37,21 @@ def read(path, sample_rate=16_000):
 
     Raises `BadInput` for a file that is missing, unreadable, empty, silent, shorter than 0.1 s or not finite.
     """
-    waveform = np.concatenate(list(blocks(path, sample_rate)))
-    seconds = len(waveform) / sample_rate
+    return np.concatenate(list(sounding_blocks(path, sample_rate)))
+
+
+def sounding_blocks(path, sample_rate=16_000):
+    """As `blocks`, but a file that is silent, or shorter than 0.1 s, is refused at its end."""
+    samples, peak = 0, 0.0
+    for waveform in blocks(path, sample_rate):
+        samples, peak = samples + len(waveform), max(peak, np.abs(waveform).max())
+        yield waveform
+    seconds = samples / sample_rate
     if seconds < SHORTEST:
         raise BadInput(f"{path}: expected at least {SHORTEST} s of sound, but the file lasts {seconds:.3f} s.")
     # As one channel at the new rate: channels may cancel, and a bat's call may lie above what that rate holds.
-    if np.abs(waveform).max() < SILENCE:
+    if peak < SILENCE:
         raise BadInput(f"{path}: expected sound, but the file is silent as one channel at {sample_rate} Hz.")
-    return waveform
 
 
 def duration(path):

@@ -9,6 +9,7 @@ from keras import ops
 from sepcl_keras.core.backend import full_precision, in_double_precision
 from sepcl_keras.core.checks import BadInput, check_axes, one_of
 
+SAMPLE_RATE = 16_000  # Hz, of both recipes
 PATCH_FRAMES = 96
 MEL_BANDS = 64
 LOG_OFFSET = 0.01  # of the recipe "vggish", under the logarithm
@@ -122,9 +123,9 @@ def log_mel_model(recipe="vggish"):
     return model
 
 
-def windows(log_mel, frames=PATCH_FRAMES):
-    """Spectrograms (clips, frames, mels) to their patches (clips, windows, `frames`, mels), one every 96 frames."""
+def windows(log_mel, frames=PATCH_FRAMES, hop=PATCH_FRAMES):
+    """Spectrograms (clips, frames, mels) to their patches (clips, windows, `frames`, mels), one every `hop` frames."""
     if log_mel.shape[1] < frames:
         raise BadInput(f"log_mel of {log_mel.shape[1]} frames: expected at least {frames}, one patch.")
-    patches = np.lib.stride_tricks.sliding_window_view(log_mel, frames, axis=1)[:, ::PATCH_FRAMES]
+    patches = np.lib.stride_tricks.sliding_window_view(log_mel, frames, axis=1)[:, ::hop]
     return patches.swapaxes(2, 3)

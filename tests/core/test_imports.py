@@ -40,3 +40,12 @@ def test_what_needs_scikit_learn_is_loaded_when_it_is_used():
     packages, modules = imported("mean_average_precision")
     assert "sepcl_keras.evaluation.metrics" in modules and "sepcl_keras.course.notebook" not in modules
     assert not packages & {"matplotlib", "IPython", "soundfile", "soxr"}
+
+
+@pytest.mark.parametrize("name", ["embed_files", "load_table", "search"])
+def test_tables_need_no_scikit_learn_and_none_of_their_optional_packages(name):
+    packages, modules = imported(name)
+    assert packages <= {"sepcl_keras", "numpy", "tqdm"} | (
+        {"soundfile", "soxr", "cffi"} if name == "embed_files" else set()
+    )
+    assert not {module.split(".")[1] for module in modules} & {"course"}

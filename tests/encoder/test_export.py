@@ -63,6 +63,26 @@ def test_onnxruntime_gives_what_embed_gives(encoders, recipe, waveforms, tmp_pat
         np.testing.assert_allclose(h, expected[:number], atol=1e-4)
 
 
+@pytest.mark.parametrize("inputs, shape", [("waveforms", (20_000,)), ("log_mel", (126, 64))])
+def test_an_export_takes_the_window_of_the_encoder(panns_encoder, tmp_path, inputs, shape):
+    encoder = CNN14.from_config(panns_encoder.get_config() | {"window": 20_000})
+    encoder.build((None, None, 64))
+    encoder.set_weights(panns_encoder.get_weights())
+    waveforms = (0.1 * np.random.default_rng(0).standard_normal((2, 20_000))).astype("float32")
+    batch = given(inputs, waveforms, "panns")
+    assert batch.shape[1:] == shape
+    export_encoder(encoder, tmp_path / "encoder.onnx", inputs=inputs)
+    expected = embed(waveforms, encoder, show=False)[:, 0]
+    np.testing.assert_allclose(run_onnx(tmp_path / "encoder.onnx", inputs, batch), expected, atol=1e-4)
+    assert np.abs(expected - embed(waveforms, panns_encoder, show=False)[:, 0]).max() > 1e-3  # of 15,600 samples alone
+    if BACKEND == "tensorflow":
+        import tensorflow as tf
+
+        export_encoder(encoder, tmp_path / "encoder", format="saved_model", inputs=inputs)
+        loaded = tf.saved_model.load(str(tmp_path / "encoder"))
+        np.testing.assert_allclose(loaded.serve(batch).numpy(), expected, atol=1e-4)
+
+
 @on_tensorflow
 @EACH
 @pytest.mark.parametrize("inputs", ["waveforms", "log_mel"])

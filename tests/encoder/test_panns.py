@@ -9,11 +9,12 @@ import zlib
 
 import numpy as np
 import pytest
+from conftest import ROOT
 from keras.ops import convert_to_numpy as to_numpy
 
 from sepcl_keras.core.checks import BadInput
 from sepcl_keras.encoder import panns
-from sepcl_keras.encoder.embedding import embed
+from sepcl_keras.encoder.embedding import default_batch, embed, embed_log_mel, in_float32, load_encoder
 from sepcl_keras.encoder.network import CNN14
 from sepcl_keras.encoder.panns import from_panns_checkpoint, load_panns_weights
 from sepcl_keras.views.log_mel import LogMel, mel_matrix
@@ -173,7 +174,7 @@ def test_a_checkpoint_tells_its_size_and_recipe_also_from_within_a_wrapper(check
     path = checkpoint(size=128, prefix="module.base.", key=key)
     encoder = from_panns_checkpoint(path)
     kernel = formula_weights(width=2, size=128)["fc1.weight"].T
-    assert encoder.embedding_dim == 128 and encoder.recipe == "panns"
+    assert encoder.embedding_dim == 128 and (encoder.recipe, encoder.window) == ("panns", 160_000)
     np.testing.assert_array_equal(encoder.bottleneck.get_weights()[0], kernel)
     np.testing.assert_array_equal(from_panns_checkpoint(path, 128).bottleneck.get_weights()[0], kernel)
     assert from_panns_checkpoint(path, 16).bottleneck.kernel.shape == (64, 16)
@@ -181,10 +182,41 @@ def test_a_checkpoint_tells_its_size_and_recipe_also_from_within_a_wrapper(check
         from_panns_checkpoint(checkpoint("32k.pth", np.zeros((513, 64), "float32"), prefix="module."), 4)
 
 
-def test_its_log_mel_is_what_embed_makes(checkpoint):
-    encoder = from_panns_checkpoint(checkpoint())
-    waveforms = (np.random.default_rng(0).standard_normal((2, 15_600)) * 0.1).astype("float32")
-    assert_close(embed(waveforms, encoder, show=False)[:, 0], to_numpy(encoder(LogMel("panns")(waveforms))))
+@pytest.fixture
+def pretrained():
+    encoder = CNN14(2048, width=2)
+    load_panns_weights(encoder, formula_weights(width=2))
+    return encoder
+
+
+def test_its_log_mel_and_window_are_what_embed_makes(pretrained):
+    """As in training: windows of 10 s, 1,001 frames, shorter clips filled up with zeros; others when asked for."""
+    encoder = pretrained
+    waveforms = (np.random.default_rng(0).standard_normal((2, 330_000)) * 0.1).astype("float32")
+    h = embed(waveforms, encoder, show=False)
+    assert h.shape[:2] == (2, 2) and default_batch(encoder.window) == 3
+    for number in range(2):
+        window = waveforms[:, 160_000 * number : 160_000 * (number + 1)]
+        assert_close(h[:, number], to_numpy(encoder(LogMel("panns")(window))))
+    filled = np.pad(waveforms[:, :15_600], ((0, 0), (0, 144_400)))
+    assert_close(embed(waveforms[:, :15_600], encoder, show=False), embed(filled, encoder, show=False))
+    short = embed(waveforms[:, :15_600], encoder, window=15_600, show=False)[:, 0]
+    assert_close(short, to_numpy(encoder(LogMel("panns")(waveforms[:, :15_600]))))
+    log_mel = to_numpy(LogMel("panns")(waveforms))
+    assert_close(embed_log_mel(log_mel, encoder)[:, 1], to_numpy(encoder(log_mel[:, 1_000:2_001])))
+    with pytest.raises(BadInput, match="window=15599: expected a whole number of at least 15600"):
+        embed(waveforms, encoder, window=15_599, show=False)
+
+
+def test_the_window_is_kept_in_the_encoders_file(pretrained, tmp_path):
+    pretrained.save(tmp_path / "encoder.keras")
+    loaded = load_encoder(tmp_path)
+    assert (loaded.recipe, loaded.window) == ("panns", 160_000) and in_float32(loaded).window == 160_000
+    half = CNN14(8, width=2, recipe="panns", window=160_000, dtype="mixed_bfloat16")
+    assert in_float32(half).window == 160_000
+    assert load_encoder(ROOT / "tests" / "saved" / "encoder.keras").window == 15_600  # of before windows were kept
+    with pytest.raises(BadInput, match="CNN14: window=100: expected a whole number of at least 15600"):
+        CNN14(8, width=2, window=100)
 
 
 @pytest.mark.parametrize("path", [None, 7, b"Cnn14.pth", "x" * 5_000])

@@ -1,0 +1,290 @@
+"""Folders of sounds → one table of embeddings: decoded ahead in threads while the network runs, never held whole."""
+
+import itertools
+import json
+import os
+import threading
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+
+import numpy as np
+
+from sepcl_keras.core.arrays import GrowingArrays, StoredArray, digest
+from sepcl_keras.core.checks import BadInput, path_of
+from sepcl_keras.core.files import fingerprint, progress, writing
+from sepcl_keras.core.folders import atomic_folder
+from sepcl_keras.encoder.embedding import cut, in_float32, network_of, sizes
+from sepcl_keras.encoder.table import format_of, read_meta, write_table
+from sepcl_keras.scenes import audio
+from sepcl_keras.views.log_mel import HOP, SAMPLE_RATE, log_mel_model
+
+ENDINGS = (".wav", ".ogg", ".oga", ".opus", ".flac", ".mp3", ".aif", ".aiff")
+THREADS = 4  # that decode: one keeps up with a CPU's network many times over
+FILES_AHEAD = 64  # short ones of a second make a batch only together
+BLOCK = 4_096  # rows of the table at a time
+
+
+def embed_files(files, encoder, out, hop=None, pool=False, batch_size=None, show=True):
+    """Embeddings of sound files in one table, which `load_table` reads: as `embed(read(file), encoder)` for each.
+
+    Files are read straight on, averaged to one channel and resampled as they go, in threads, while the network embeds
+    windows of one or many files at once. Memory grows neither with the length of the files nor with the size of the
+    table; of each file it holds the name. Stopped in whatever way and called again with the same arguments, it goes
+    on from what it had on disk, in `.NAME.part` beside `out`; where `out` is there already and was made from the same
+    files, nothing is done.
+
+    Args:
+        files: a folder, of which all sound files are taken, at any depth, in the order of their paths, but for hidden
+            ones; or a list of paths, none of them twice.
+        encoder: a `CNN14`; its recipe and window say what it is given.
+        out: path of the table, ending in .npz, or in .parquet, which needs the package pyarrow.
+        hop: frames of 10 ms from one window to the next, as in `embed`.
+        pool: whether to take each file's mean over its windows, one row a file.
+        batch_size: windows at once, as in `embed`.
+        show: whether to show the progress, in files.
+
+    Returns:
+        The path of the table. Its rows come in the order of the files and of time, and its `meta["refused"]` has each
+        file of which it has none, with the sentence why: what is unreadable, silent or shorter than 0.1 s.
+
+    Raises `BadInput` where there is no file, none that is not refused, no room, or another file at `out`.
+    """
+    out = path_of("out", out)
+    format_of(out)  # refuses others, before the work
+    encoder = in_float32(encoder)
+    window, hop, batch_size = sizes("embed_files", encoder, hop, batch_size)
+    paths, ids = _listed(files)
+    d, width = int(encoder.embedding_dim), int(encoder.width)
+    of_encoder = dict(embedding_dim=d, width=width, recipe=encoder.recipe, weights=digest(encoder.weights))
+    meta = dict(encoder=of_encoder, sample_rate=SAMPLE_RATE, window=window, hop=hop)
+    rows_mark = fingerprint([meta, [[id, *_state(path)] for id, path in zip(ids, paths, strict=True)]])
+    meta |= dict(pool=bool(pool), d=d, mark=fingerprint([rows_mark, bool(pool)]))
+    with atomic_folder(out, rows_mark) as folder:  # only its lock and its part: it is left empty
+        if out.exists():
+            if not out.is_file() or read_meta(out).get("mark") != meta["mark"]:
+                raise BadInput(f"{out}: made from something else; expected a path where nothing is yet.")
+        else:
+            refused = _embed_rows(folder, rows_mark, paths, encoder, window, hop, batch_size, show)
+            _write(out, folder, ids, refused, meta)
+        for path in folder.iterdir():
+            path.unlink()
+    return out
+
+
+def _listed(files):
+    """Paths of the files, and their ids."""
+    if isinstance(files, (list, tuple)):
+        paths = [path_of(f"files[{index}]", file) for index, file in enumerate(files)]
+        ids = [_text(file) for file in files]
+    else:
+        folder = path_of("files", files)
+        if not folder.is_dir():
+            raise BadInput(f"files={str(folder)!r}: expected a folder that is there, or a list of paths.")
+        found = (
+            os.path.join(parent, name)
+            for parent, folders, names in os.walk(folder)
+            for name in names
+            if name.lower().endswith(ENDINGS) and not name.startswith(".")
+        )
+        pairs = sorted((path_of("files", path).relative_to(folder).as_posix(), path) for path in found)
+        paths, ids = [path for _, path in pairs], [_text(id) for id, _ in pairs]
+    if not paths:
+        raise BadInput(f"files={str(files)!r}: expected sound files ({', '.join(ENDINGS)}), but there is none.")
+    if len(set(ids)) < len(ids):
+        twice = next(id for index, id in enumerate(ids) if id in ids[:index])
+        raise BadInput(f"files: {twice} comes twice; expected each once.")
+    return paths, ids
+
+
+def _text(path):
+    """A path as text that any file can hold."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
+def _state(path):
+    try:
+        found = os.stat(path)
+        return found.st_size, found.st_mtime_ns
+    except OSError:
+        return ()
+
+
+def _embed_rows(folder, mark, paths, encoder, window, hop, batch_size, show):
+    """Leaves `h.npy` (rows, d) and `place.npy` (rows, file and window) in a folder; gives index → why of the refused.
+
+    Of a file that is refused only when it has been read for a while there are rows too.
+    """
+    journal, d = folder / "refused.jsonl", int(encoder.embedding_dim)
+    growing = GrowingArrays(folder, {"h": ("float32", (None, d)), "place": ("int32", (None, 2))}, mark)
+    with closing(growing), writing(folder), open(journal, "a+" if growing.done else "w+", encoding="ascii") as file:
+        file.seek(0)
+        refused = dict(map(json.loads, file))
+        if growing.number is None:
+            first, done = _reached(growing)
+            network, limit = network_of([log_mel_model(encoder.recipe), encoder], batch_size), 2 * batch_size * window
+
+            def refuse(index, why):  # on disk before any row of a later file
+                refused[index] = why
+                file.write(json.dumps([index, why]) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+            with progress(range(len(paths)), "embed", "file", show) as bar:
+                bar.update(first)
+                with closing(_rows(paths, first, done, window, hop, limit, refuse, bar)) as rows:
+                    while batch := list(itertools.islice(rows, batch_size)):
+                        places, sounds = zip(*batch, strict=True)
+                        growing.add(network(sounds), np.array(places, "int32"))
+            growing.finish()
+    return refused
+
+
+def _reached(growing):
+    """The file that the last row on disk is of, and how many windows of it are there."""
+    if not growing.done:
+        return 0, 0
+    path = growing.parts[1]
+    file, window = np.fromfile(path, "int32", 2, offset=path.stat().st_size - 8).tolist()
+    return file, window + 1
+
+
+def _rows(paths, first, done, window, hop, limit, refuse, bar):
+    """((file, window), samples) of one window after the other, without the first `done` of the file `first`."""
+    with closing(Ahead(paths[first:], window, hop * HOP, limit).sounds()) as sounds:
+        number = 0
+        for index, sound in sounds:
+            index += first
+            if isinstance(sound, np.ndarray):
+                for row in cut(sound, window, hop):
+                    if index > first or number >= done:
+                        yield (index, number), row
+                    number += 1
+                continue
+            if isinstance(sound, BadInput):
+                refuse(index, str(sound))
+            number = 0
+            bar.update(1)
+
+
+class Ahead:
+    """The sounds of files in their order, which threads decode ahead as far as there is room.
+
+    Args:
+        paths: of the files.
+        window, step: samples of a window, and from one to the next.
+        limit: samples that are held at most, but for the one stretch that each thread has in hand.
+    """
+
+    def __init__(self, paths, window, step, limit):
+        self.paths, self.window, self.step, self.limit = paths, window, step, limit
+        self.held, self.head, self.stopped = 0, 0, False
+        self.waiting, self.changed = {}, threading.Condition()  # index → stretches, and at last how the file ended
+
+    def sounds(self):
+        """(index, stretch), and at a file's end (index, None) or, where it is refused, (index, `BadInput`)."""
+        pool, number = ThreadPoolExecutor(THREADS, "decoding"), len(self.paths)
+        try:
+            for index in range(min(FILES_AHEAD, number)):
+                pool.submit(self._decode, index)
+            for self.head in range(number):
+                with self.changed:
+                    self.changed.notify_all()
+                while isinstance(sound := self._next(), np.ndarray):
+                    yield self.head, sound
+                if self.head + FILES_AHEAD < number:
+                    pool.submit(self._decode, self.head + FILES_AHEAD)
+                del self.waiting[self.head]
+                if not (sound is None or isinstance(sound, BadInput)):
+                    raise sound
+                yield self.head, sound
+        finally:
+            with self.changed:
+                self.stopped = True
+                self.changed.notify_all()
+            pool.shutdown(cancel_futures=True)
+
+    def _next(self):
+        with self.changed:
+            self.changed.wait_for(lambda: self.waiting.get(self.head))
+            sound = self.waiting[self.head].popleft()
+            self.held -= np.size(sound)
+            self.changed.notify_all()
+        return sound
+
+    def _decode(self, index):
+        end = None
+        try:
+            for sound in stretches(self.paths[index], self.window, self.step):
+                if not self._put(index, sound):
+                    return
+        except Exception as error:
+            end = error
+        self._put(index, end)
+
+    def _put(self, index, sound):
+        """Waits for room, which the file that the network is at has whenever nothing of it is held."""
+        with self.changed:
+            mine = self.waiting.setdefault(index, deque())
+            self.changed.wait_for(lambda: self.stopped or self.held < self.limit or (index == self.head and not mine))
+            mine.append(sound)
+            self.held += np.size(sound)
+            self.changed.notify_all()
+            return not self.stopped
+
+
+def stretches(path, window, step):
+    """A file's sound in stretches (samples,), cut so that the windows of each are whole; a short sound is one."""
+    rest, skipped, found = np.zeros(0, "float32"), 0, False
+    for block in audio.sounding_blocks(path, SAMPLE_RATE):
+        rest, skipped = np.concatenate([rest, block[skipped:]]), max(0, skipped - len(block))
+        number = 1 + (len(rest) - window) // step
+        if number > 0:
+            found = True
+            yield rest[: (number - 1) * step + window]
+            skipped, rest = max(0, number * step - len(rest)), rest[number * step :]
+    if not found:
+        yield rest
+
+
+def _write(out, folder, ids, refused, meta):
+    """The table of the rows in a folder, without those of refused files."""
+    place, h = (StoredArray(folder / f"{name}.npy", kind, 2).array for name, kind in (("place", "i4"), ("h", "f4")))
+    dropped = sorted(refused)
+
+    def windows():
+        for start in range(0, len(place), BLOCK):
+            file, number = np.array(place[start : start + BLOCK]).T
+            kept = ~np.isin(file, dropped)
+            yield file[kept], number[kept] * (meta["hop"] * HOP / SAMPLE_RATE), h[start : start + BLOCK][kept]
+
+    def blocks():
+        for file, times, rows in _means(windows()) if meta["pool"] else windows():
+            yield [ids[index] for index in file], times, rows
+
+    rows = sum(len(times) for _, times, _ in blocks())
+    if not rows:
+        raise BadInput(f"files: all {len(ids)} are refused, the first because: {refused[0]}")
+    write_table(out, blocks, meta | dict(rows=rows, refused={ids[index]: refused[index] for index in dropped}))
+
+
+def _means(windows):
+    """Of blocks of windows in the order of their files, blocks with one row for each file: its mean."""
+    current, total, count, done = None, 0.0, 0, []
+
+    def block():
+        file, mean = zip(*done, strict=True)
+        done.clear()
+        return file, np.zeros(len(file)), np.array(mean, "float32")
+
+    for file, _, h in windows:
+        for start, end in itertools.pairwise([0, *(np.flatnonzero(np.diff(file)) + 1), len(file)] if len(file) else []):
+            if file[start] != current and count:
+                done.append((current, total / count))
+                total, count = 0.0, 0
+            current, total, count = file[start], total + h[start:end].sum(axis=0, dtype="f8"), count + end - start
+        if len(done) >= BLOCK:
+            yield block()
+    if count:
+        done.append((current, total / count))
+        yield block()
