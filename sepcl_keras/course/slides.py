@@ -10,6 +10,7 @@ ROWS = Path(__file__).parent / "tables" / "rows.csv"
 MAIN_ROW = "S2∨F∨N joint"  # the best of the slides' Table 4: what notebook 07 trains at full length
 CONTROLS = (*controls.CONTROLS, "untrained encoder", "supervised encoder")
 CONTROL_SEEDS = 3  # as `seeds` of a row
+NUMBERS = dict(table=int, similarity=float, coincidence=float, d=int, longer=int, slides=float, seeds=int)
 NOT_OF_A_TRAINING = ("row", "table", "slides", "tutorial", "seeds")
 
 
@@ -40,19 +41,13 @@ class Row:
 
 def read_rows(path=ROWS):
     """The table of rows as a dict from name to `Row`."""
+    rows = {}
     with open(path, newline="", encoding="utf-8") as file:
-        rows = [
-            Row(
-                row=r["row"], table=int(r["table"]) if r["table"] else None, pairing=r["pairing"],
-                processors=tuple(r["processors"].split()), similarity=float(r["similarity"]),
-                coincidence=float(r["coincidence"]), augmentation=r["augmentation"] or None,
-                constraints=tuple(r["constraints"].split()), d=int(r["d"]) if r["d"] else None, longer=int(r["longer"]),
-                slides=float(r["slides"]) if r["slides"] else None, tutorial=r["tutorial"] == "yes",
-                seeds=int(r["seeds"]),
-            )
-            for r in csv.DictReader(file)
-        ]  # fmt: skip
-    return {row.row: row for row in rows}
+        for cells in csv.DictReader(file):
+            values = {name: NUMBERS.get(name, str)(cell) if cell else None for name, cell in cells.items()}
+            values |= {name: tuple(cells[name].split()) for name in ("processors", "constraints")}
+            rows[cells["row"]] = Row(**values | {"tutorial": cells["tutorial"] == "yes"})
+    return rows
 
 
 def training_of(name):
@@ -83,9 +78,8 @@ class Relation:
 
     def titles(self):
         """Comparison → what it subtracts from what."""
-        named = {
-            side: side[0] if len(side) == 1 else f"best of {side[0]} … {side[-1]}" for side in sum(self.comparisons, ())
-        }
+        sides = sum(self.comparisons, ())
+        named = {side: side[0] if len(side) == 1 else f"best of {side[0]} … {side[-1]}" for side in sides}
         return {pair: f"{named[pair[1]]} − {named[pair[0]]}" for pair in self.comparisons}
 
     def slides(self, rows):

@@ -15,9 +15,8 @@ LEAST_CHANNELS = 128  # fewer are too little work for nine products
 
 def applies(x, kernel):
     """Whether `convolve` is the faster way for x (clips, frames, bands, channels): on a CPU with TensorFlow."""
-    if keras.backend.backend() != "tensorflow" or x.shape[2] > MOST_BANDS or kernel.shape[2] < LEAST_CHANNELS:
-        return False
-    return not has_gpu()
+    small = x.shape[2] <= MOST_BANDS and kernel.shape[2] >= LEAST_CHANNELS
+    return keras.backend.backend() == "tensorflow" and small and not has_gpu()
 
 
 def convolve(x, kernel):

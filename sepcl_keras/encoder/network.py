@@ -99,10 +99,8 @@ class CNN14(keras.Model):
         self.embedding_dim, self.width, self.recipe = embedding_dim, width, one_of("recipe", recipe, RECIPES)
         inner = dict(dtype=self.dtype_policy)
         self.bn0 = BatchNorm(name="bn0", **inner)  # one mean and variance a mel band
-        self.blocks = [
-            ConvBlock(width * 2**index, pool=2 if index < 5 else 1, name=f"conv_block{index + 1}", **inner)
-            for index in range(6)
-        ]
+        pools = enumerate((2, 2, 2, 2, 2, 1))
+        self.blocks = [ConvBlock(width * 2**i, pool, name=f"conv_block{i + 1}", **inner) for i, pool in pools]
         self.bottleneck = Dense(embedding_dim, name="bottleneck", **inner)
 
     def build(self, input_shape):

@@ -53,10 +53,8 @@ def load_panns_weights(encoder, weights):
     `fc_audioset` for instance, are ignored. A name that is missing or does not fit is refused before anything is set.
     From then on the encoder's recipe is `"panns"`.
 
-    Args:
-        encoder: the network, built or not.
-        weights: dict from name, such as `"conv_block1.conv1.weight"`, to array in PyTorch's layout. All names may
-            have the same beginning, as wrappers give them: `"module.base.conv_block1.conv1.weight"`.
+    `weights` is a dict from name, such as `"conv_block1.conv1.weight"`, to array in PyTorch's layout. All names may
+    have the same beginning, as wrappers give them: `"module.base.conv_block1.conv1.weight"`.
     """
     _assign("load_panns_weights", encoder, _own("load_panns_weights", weights))
 
@@ -72,10 +70,9 @@ def from_panns_checkpoint(path, embedding_dim=None):
     """The `CNN14` whose weights a checkpoint of PANNs holds, `Cnn14_16k_mAP=0.438.pth` for instance.
 
     Its front-end and its classifier are left out. The encoder's recipe is `"panns"`, what `Cnn14_16k` was trained on.
-    The 32 kHz `Cnn14`, and its variants with an embedding of 512, 128 or 32, are the same network with the same names
-    and as many frames a second, but their mel bands end at 14,000 Hz: they are read too, with a warning, because on our
-    log-mel their embeddings are not what their authors measured. Needs torch to read the file, not to run the encoder;
-    nothing in the file is executed.
+    The 32 kHz `Cnn14`, and its variants with an embedding of 512, 128 or 32, are the same network with other mel bands:
+    they are read too, with a warning, because on our log-mel their embeddings are not what their authors measured.
+    Needs torch to read the file, not to run the encoder; nothing in the file is executed.
 
     Args:
         path: the .pth file.
@@ -83,9 +80,7 @@ def from_panns_checkpoint(path, embedding_dim=None):
             ReLU); else it is new.
 
     Raises `BadInput` where torch is missing, for a file that is no such checkpoint, and for the first array that does
-    not fit.
-
-    Source: https://github.com/qiuqiangkong/audioset_tagging_cnn and the files it points to.
+    not fit. Source: https://github.com/qiuqiangkong/audioset_tagging_cnn and the files it points to.
     """
     path = path_of("path", path)
     weights = _own(path, _read(path))
