@@ -128,10 +128,10 @@ def map_blocks(function, blocks):
 
 
 def full_precision():
-    """A context in which products of float32 matrices are made in float32.
+    """A context in which products of float32 matrices are made in float32; JAX on a GPU would round factors to ten
+    bits.
 
-    JAX on a GPU would round their factors to ten bits: a similarity divided by a small temperature, or a quiet mel
-    band, shows it. TensorFlow does so too and can be told otherwise only for the whole process; torch does not.
+    TensorFlow does so too and can be told otherwise only for the whole process; torch does not.
     """
     if keras.backend.backend() != "jax":
         return contextlib.nullcontext()
@@ -142,10 +142,8 @@ def full_precision():
 
 @functools.cache
 def _cuts_off():
-    """Whether TensorFlow cuts the lower bits of a product of bfloat16 matrices off, instead of rounding it.
-
-    On a CPU without AVX-512 it does: it multiplies in float32 and keeps the upper half.
-    """
+    """Whether TensorFlow cuts a product of bfloat16 matrices off instead of rounding it, as on a CPU without
+    AVX-512."""
     import tensorflow as tf
 
     with tf.init_scope():

@@ -21,10 +21,8 @@ STYLE = {
 
 
 def setup(profile, data, seed, out=None):
-    """Starts a notebook: checks the parameters, seeds everything, and gives the `Course` to work with.
-
-    From here on bad input shows as one sentence instead of a traceback.
-    """
+    """Starts a notebook: checks the parameters, seeds everything, and gives the `Course` to work with. From here on bad
+    input shows as one sentence instead of a traceback."""
     # Retracing is worth a warning in a training loop, not in a lesson that calls many small networks once.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     shell = get_ipython()

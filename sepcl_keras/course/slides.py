@@ -19,9 +19,8 @@ class Row:
     """One way to pretrain: a row of the slides' Tables 2, 4 and 5, with the mAP they give for it on AudioSet, or None.
 
     With `constraints` the encoder learns by triplets, and by the losses of the weights `similarity` and `coincidence`
-    else. `d`: the length of h, or None for the profile's. `longer`: how many times the profile's steps; a row that is
-    longer asks what short trainings hide, and its `table` is None. `tutorial`: whether `make tutorial` trains the row.
-    `seeds`: how many the study trains it with.
+    else. `d`: the length of h, or None for the profile's. `longer`: how many times the profile's steps, in no table of
+    the slides. `tutorial`: whether `make tutorial` trains the row. `seeds`: how many the study trains it with.
     """
 
     row: str

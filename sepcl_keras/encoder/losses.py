@@ -8,10 +8,8 @@ from sepcl_keras.core.checks import BadInput, check_number
 
 
 def unit_rows(*arrays):
-    """Each array (rows, d) in float32, its rows divided by their length; a row of zeros stays as it is.
-
-    Its gradient stays finite too: `ops.normalize` would give what is not a number.
-    """
+    """Each array (rows, d) in float32, its rows divided by their length; a row of zeros stays as it is, with a finite
+    gradient, unlike that of `ops.normalize`."""
     arrays = [ops.cast(x, "float32") for x in arrays]
     energies = [ops.sum(ops.square(x), axis=-1, keepdims=True) for x in arrays]
     return [x * ops.rsqrt(ops.where(e > 1e-30, e, ops.ones_like(e))) for x, e in zip(arrays, energies, strict=True)]

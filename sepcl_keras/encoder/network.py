@@ -14,8 +14,8 @@ from sepcl_keras.views.log_mel import MEL_BANDS, PATCH_FRAMES, RECIPES
 class BatchNorm(keras.layers.BatchNormalization):
     """Keras' batch normalisation over the last axis with PyTorch's defaults; fused where the backend is TensorFlow.
 
-    The variance is the mean squared distance from the mean. Keras on torch has the mean square less the squared mean,
-    which in float32 gives negative numbers for a loud band that hardly changes, and so no number.
+    The variance is the mean squared distance from the mean: Keras on torch has the mean square less the squared mean,
+    which in float32 may be negative.
     """
 
     def __init__(self, epsilon=1e-5, momentum=0.9, **kwargs):
@@ -86,8 +86,7 @@ class CNN14(keras.Model):
     Args:
         embedding_dim: d, 128 in the paper (and 1,024).
         width: filters of the first block; 64 is the paper's, the last block has 32 times as many.
-        recipe: of the log-mel it takes, a name of `LogMel`'s; nothing is computed by it here, but `embed` and exports
-            make their log-mel so. Files of before it was kept are of `"vggish"`.
+        recipe: of the log-mel it takes, a name of `LogMel`'s, by which `embed` and exports make theirs.
 
     Source: Kong et al. 2020, `Cnn14_16k`; the slides for the bottleneck.
     """

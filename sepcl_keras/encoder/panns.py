@@ -49,9 +49,9 @@ def _size(weights):
 def load_panns_weights(encoder, weights):
     """Sets a `CNN14` of width 64 from arrays named as in PANNs' state dict.
 
-    Where d is the size of its `fc1`, the bottleneck becomes that; else it stays as initialised. Other names,
-    `fc_audioset` for instance, are ignored. A name that is missing or does not fit is refused before anything is set.
-    From then on the encoder's recipe is `"panns"`.
+    Where d is the size of its `fc1`, the bottleneck becomes that; else it stays as initialised. Other names are
+    ignored; one that is missing or does not fit is refused before anything is set. The encoder's recipe becomes
+    `"panns"`.
 
     `weights` is a dict from name, such as `"conv_block1.conv1.weight"`, to array in PyTorch's layout. All names may
     have the same beginning, as wrappers give them: `"module.base.conv_block1.conv1.weight"`.
@@ -102,8 +102,7 @@ def _read(path):
         raise BadInput(f"{path}: expected a checkpoint of PANNs, but there is none.")
     # Beside the weights the files hold where PANNs' sampler stood, arrays of integers. To rebuild these runs no code of
     # the file's; they were written by NumPy 1, which named the function after another module.
-    rebuild = np.empty(0).__reduce__()[0]
-    integers = [type(np.dtype(code)) for code in np.typecodes["AllInteger"]]
+    rebuild, integers = np.empty(0).__reduce__()[0], [type(np.dtype(code)) for code in np.typecodes["AllInteger"]]
     arrays = [rebuild, (rebuild, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, *integers]
     try:
         with torch.serialization.safe_globals(arrays):

@@ -66,11 +66,9 @@ class MixIT(keras.losses.Loss):
         return ops.mean(self._decibel(error, energy), axis=-1)
 
     def best_remix(self, references, estimates):
-        """The remixes with the smallest loss, (clips, 2, samples), and their assignment, (clips, 2, sources).
-
-        The assignment holds a one where an estimate went to a reference, else a zero. Gradients flow through the
-        remixes, none through the choice.
-        """
+        """The remixes with the smallest loss, (clips, 2, samples), and their assignment, (clips, 2, sources): a one
+        where an estimate went to a reference, else a zero. Gradients flow through the remixes, none through the
+        choice."""
         self._check(tuple(references.shape), tuple(estimates.shape))
         references, estimates = ops.cast(references, "float32"), ops.cast(estimates, "float32")
         search = self._search_gram if self.base_loss is None else self._search_mixes

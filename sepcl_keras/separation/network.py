@@ -163,10 +163,9 @@ def start_from_mdct(separator):
     """Sets the untrained basis of a `TDCNPlusPlus` to cosines that rebuild any signal, instead of random numbers.
 
     Each cosine of the modified discrete cosine transform stands twice, with both signs, because the encoder's ReLU
-    keeps one; the decoder is the transpose, and overlapping frames add up to the input. Training goes on from there.
-    The original starts from random numbers and spends its first thousands of steps on finding such a basis.
-
-    The basis has as many functions as a frame has samples, and frames overlap by half; anything else is refused.
+    keeps one; the decoder is the transpose, and overlapping frames add up to the input. The original spends its first
+    thousands of steps on finding such a basis. It has as many functions as a frame has samples, and frames overlap by
+    half; anything else is refused.
     """
     basis, length, step = (separator.config[name] for name in ("num_basis", "frame_length", "frame_step"))
     if basis != length or length != 2 * step:

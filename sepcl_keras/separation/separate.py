@@ -102,8 +102,8 @@ def separate_file(
 def _pieces(blocks, length, hop):
     """Overlapping pieces (samples,) of a sound that comes in blocks, each with the number of samples new in it.
 
-    All have one length, so that a network is compiled once: the last one begins earlier than it would have to, because
-    padding would change what the separator normalises by. A sound shorter than that is one piece.
+    All have one length, so that a network is compiled once; the last one begins earlier, because padding would change
+    what the separator normalises by. A sound shorter than that is one piece.
     """
     buffer, fresh, wanted = np.zeros(0, "float32"), 0, length
     for block in blocks:
@@ -139,11 +139,8 @@ def _in_order(function, items):
 
 
 def _joined(pieces, separate, overlap):
-    """Channels (sources, samples) of the whole sound, in order, some samples at a time.
-
-    The end of each piece is held back until the next one is there. Where two pieces overlap by more than `overlap`, as
-    the last two do, the later one's beginning goes unused.
-    """
+    """Channels (sources, samples) of the whole sound, in order, some samples at a time. The end of each piece is held
+    back until the next one is there; what the last two overlap by beyond `overlap` goes unused."""
     fade = np.square(np.sin(np.pi / 2 * (np.arange(overlap) + 0.5) / overlap)).astype("float32")
     tail = None
     for channels, fresh in _in_order(lambda cut: (separate(cut[0][None])[0], cut[1]), pieces):

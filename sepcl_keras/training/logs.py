@@ -65,11 +65,10 @@ class Record(keras.callbacks.Callback):
 
     def _line(self, epoch, logs):
         total = self.steps * self.epochs
-        hidden, values = {"clips_per_second", *DETAILS, *(f"{name}_chance" for name in self.chance)}, []
-        for name, value in sorted(logs.items(), key=lambda item: item[0] != "loss"):
-            if name not in hidden:
-                beside = f" (chance {self.chance[name]:.3f})" if name in self.chance else ""
-                values.append(f"{name} {value:.3f}{beside}")
+        hidden = {"clips_per_second", *DETAILS, *(f"{name}_chance" for name in self.chance)}
+        beside = {name: f" (chance {value:.3f})" for name, value in self.chance.items()}
+        shown = sorted((name for name in logs if name not in hidden), key=lambda name: name != "loss")
+        values = [f"{name} {logs[name]:.3f}{beside.get(name, '')}" for name in shown]
         step = f"step {self.steps * (epoch + 1):{len(str(total))}} of {total}"
         return f"{step}: {', '.join(values)}, {logs['clips_per_second']:.0f} clips/s"
 
