@@ -21,26 +21,20 @@ def keep_memory():
     TensorFlow on a CPU allocates and frees hundreds of megabytes a step; fetching their pages anew took 5 to 30 % of
     it. Where there is no glibc this does nothing.
     """
-    if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform.startswith("linux") else None
     if mallopt is not None:
-        mmap_max, trim_threshold = -4, -1  # names of mallopt's options in malloc.h
-        mallopt(mmap_max, 0)
-        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(-4, 0)  # M_MMAP_MAX
+        mallopt(-1, 2**31 - 1)  # M_TRIM_THRESHOLD
 
 
 def compile_with_xla():
-    """The measured choice of `jit_compile` for the models of the course.
+    """The measured choice of `jit_compile`: on JAX always, on torch never, on TensorFlow for a GPU.
 
-    On JAX always, on torch never. On TensorFlow a GPU wants it; on a CPU the convolutions of CNN14 would lose oneDNN
-    and become many times slower, and TDCN++ compiles its own parts (`separation/kernels.py`). Keras refuses it while
-    TensorFlow's operations are asked to be deterministic, as in the course.
+    On a CPU the convolutions of CNN14 would lose oneDNN and become many times slower; TDCN++ compiles its own parts.
+    Keras refuses it while TensorFlow's operations are asked to be deterministic, as in the course.
     """
     backend = keras.backend.backend()
-    if backend != "tensorflow" or _repeatable:
-        return backend == "jax"
-    return has_gpu()
+    return backend == "jax" or (backend == "tensorflow" and not _repeatable and has_gpu())
 
 
 def has_gpu():
@@ -54,8 +48,6 @@ def has_gpu():
         import jax
 
         return jax.default_backend() == "gpu"
-    if backend != "torch":
-        return False
     import torch
 
     return torch.cuda.is_available()
@@ -86,14 +78,11 @@ def start_xla():
 
 
 def advice():
-    """One sentence where Keras runs on a backend that was measured to be slow on this device, else None.
-
-    TensorFlow leaves oneDNN, its fast convolutions, unused on processors without AVX-512's or AVX's instructions for
-    neural networks, unless the environment asks for it before TensorFlow is imported.
-    """
+    """One sentence where Keras runs on a backend that was measured to be slow on this device, else None."""
     backend = keras.backend.backend()
     if has_gpu():
         return None
+    # TensorFlow leaves oneDNN unused on processors without instructions for neural networks, unless asked in time.
     if backend == "tensorflow" and not _uses_onednn():
         return (
             "TensorFlow runs without oneDNN, with which a training step of CNN14 took a third of the time; "
@@ -107,21 +96,17 @@ def advice():
 
 
 def _uses_onednn():
-    if sys.platform == "darwin":  # built without it
-        return True
-    try:
+    with contextlib.suppress(ImportError):
         from tensorflow.python.util._pywrap_util_port import IsMklEnabled  # TensorFlow says it nowhere else
-    except ImportError:
-        return True
-    return IsMklEnabled()
+
+        return IsMklEnabled() or sys.platform == "darwin"  # built without it there
+    return True
 
 
 def block_of(numbers):
-    """How many rows of so many float32 numbers to work on at a time, where all of them would be too much memory.
-
-    On a CPU 2 MB: blocks that stayed in its second cache took a third to a quarter of the time of eight times larger
-    ones. A GPU gets 128 MB, because each block costs it a start.
-    """
+    """How many rows of so many float32 numbers to work on at a time, where all of them would be too much memory."""
+    # On a CPU 2 MB: blocks in its second cache took a third to a quarter of the time of eight times larger ones. A GPU
+    # gets 128 MB, because each block costs it a start.
     block = 2**25 if has_gpu() else 2**19
     return max(1, block // numbers) if isinstance(numbers, int) else ops.maximum(1, block // numbers)
 
@@ -129,8 +114,8 @@ def block_of(numbers):
 def map_blocks(function, blocks):
     """What `ops.map` gives; no gradient flows through it.
 
-    On torch the results go into one array made beforehand. Each small one that stayed where large ones come and go
-    would keep glibc from using that memory again: 2 GB instead of 10 MB for a coincidence grid of 1,024 pairs.
+    On torch the results go into one array made beforehand: each small one that stayed where large ones come and go
+    would keep glibc from using that memory again, 2 GB instead of 10 MB for a coincidence grid of 1,024 pairs.
     """
     if keras.backend.backend() != "torch":
         return ops.map(function, blocks)
@@ -143,10 +128,10 @@ def map_blocks(function, blocks):
 
 
 def full_precision():
-    """A context in which products of float32 matrices are made in float32.
+    """A context in which products of float32 matrices are made in float32; JAX on a GPU would round factors to ten
+    bits.
 
-    JAX on a GPU would round their factors to ten bits: a similarity divided by a small temperature, or a quiet mel
-    band, shows it. TensorFlow does so too and can be told otherwise only for the whole process; torch does not.
+    TensorFlow does so too and can be told otherwise only for the whole process; torch does not.
     """
     if keras.backend.backend() != "jax":
         return contextlib.nullcontext()
@@ -157,10 +142,8 @@ def full_precision():
 
 @functools.cache
 def _cuts_off():
-    """Whether TensorFlow cuts the lower bits of a product of bfloat16 matrices off, instead of rounding it.
-
-    On a CPU without AVX-512 it does: it multiplies in float32 and keeps the upper half.
-    """
+    """Whether TensorFlow cuts a product of bfloat16 matrices off instead of rounding it, as on a CPU without
+    AVX-512."""
     import tensorflow as tf
 
     with tf.init_scope():
@@ -171,8 +154,8 @@ def _cuts_off():
 def matmul(a, b, product=ops.matmul, **options):
     """The `product`, Keras' or TensorFlow's, of two matrices: its bfloat16 numbers are the nearest ones on any device.
 
-    Where TensorFlow cuts off, each product would be too small by up to 1/128, and networks add that up: the first loss
-    of a small separator was off by ten times as much as by rounding. Made and rounded in float32, it takes as long.
+    Where TensorFlow cuts off, each product would be too small by up to 1/128, and networks add that up. Made and
+    rounded in float32, it takes as long.
     """
     half = keras.backend.backend() == "tensorflow" and keras.backend.standardize_dtype(a.dtype) == "bfloat16"
     if not (half and _cuts_off()):
@@ -209,8 +192,8 @@ def in_double_precision(function):
 def use_all_devices():
     """Shares every batch among all devices that JAX sees; on other backends, and with one device, does nothing.
 
-    To be called before weights are made, which then lie on each device. The step stays the one of a single device,
-    whose batch happens to be in parts: batch norm's statistics, NT-Xent and coincidence see the clips of all devices.
+    To be called before weights are made, which then lie on each device. The step stays a single device's: batch norm's
+    statistics, NT-Xent and coincidence see the clips of all devices.
     """
     if keras.backend.backend() == "jax" and len(keras.distribution.list_devices()) > 1:
         keras.distribution.set_distribution(keras.distribution.DataParallel())
@@ -225,10 +208,8 @@ def number_of_devices():
 def feed(data):
     """`x` and `steps_per_epoch` for Keras' `fit`, to go through `data`, a `PyDataset`, again and again.
 
-    Where its batches depend on an attribute `epoch`, that is counted as Keras and `on_epoch_end` would.
-
-    On TensorFlow, Keras would make a pipeline for each epoch that tunes itself in a thread of its own, and every end of
-    an epoch waits until that thread has slept its fill, as long as the epoch took or less: on two cores TDCN++ then
+    Where its batches depend on an attribute `epoch`, that is counted as Keras and `on_epoch_end` would. On TensorFlow,
+    Keras would make a pipeline for each epoch, and wait at its end for the thread that tunes it: on two cores TDCN++
     trained at two thirds of its speed. Here one pipeline serves all epochs, and nothing is tuned.
     """
     if keras.backend.backend() != "tensorflow":
@@ -257,18 +238,14 @@ def inference(model, batch_size=1):
     model.jit_compile, multiple = compile_with_xla(), math.lcm(batch_size, number_of_devices())
 
     def predict(batch):
-        missing = -len(batch) % multiple
-        if missing:
-            filling = np.zeros((missing, *batch.shape[1:]), batch.dtype)
-            return model.predict_on_batch(np.concatenate([batch, filling]))[: len(batch)]
-        return model.predict_on_batch(batch)
+        filling = np.zeros((-len(batch) % multiple, *batch.shape[1:]), batch.dtype)
+        return model.predict_on_batch(np.concatenate([batch, filling]))[: len(batch)]
 
     return predict
 
 
 def fused_batch_norm(layer, x, training):
-    """What a `BatchNormalization` layer over the last axis gives, by TensorFlow's fused operation, and the mean and
-    variance that it took.
+    """What a `BatchNormalization` layer over the last axis gives by TensorFlow's fused operation; mean and variance.
 
     Keras composes it of a dozen passes over memory; on a CPU the fused one takes a quarter off a step of CNN14.
     """
@@ -276,11 +253,9 @@ def fused_batch_norm(layer, x, training):
 
     statistics = [tf.constant([], "float32")] * 2 if training else [layer.moving_mean, layer.moving_variance]
     inputs = x if x.shape.rank == 4 else x[:, :, None]  # (clips, frames, 1 or mels, channels)
-    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
-        x=inputs, scale=tf.cast(layer.gamma, "float32"), offset=tf.cast(layer.beta, "float32"),
-        mean=tf.cast(statistics[0], "float32"), variance=tf.cast(statistics[1], "float32"),
-        epsilon=layer.epsilon, is_training=training,
-    )  # fmt: skip
+    parts = (tf.cast(part, "float32") for part in (layer.gamma, layer.beta, *statistics))
+    names = dict(zip(("scale", "offset", "mean", "variance"), parts, strict=True))
+    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(x=inputs, epsilon=layer.epsilon, is_training=training, **names)
     if training:
         # The variance comes as an estimate for unseen data, divided by n − 1; Keras on other backends divides by n.
         number = tf.cast(tf.size(inputs) // tf.shape(inputs)[-1], "float32")

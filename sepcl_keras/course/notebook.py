@@ -15,21 +15,14 @@ from sepcl_keras.views.log_mel import LogMel
 
 COLOURS = ("#1b6ca8", "#d1603d", "#3a8f5c", "#8a5aa8", "#b08d2e", "#4f5d75")
 STYLE = {
-    "axes.prop_cycle": plt.cycler(color=COLOURS),
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.constrained_layout.use": True,
-    "figure.dpi": 100,
-    "font.size": 10,
-    "legend.frameon": False,
-}
+    "axes.prop_cycle": plt.cycler(color=COLOURS), "axes.spines.top": False, "axes.spines.right": False,
+    "figure.constrained_layout.use": True, "figure.dpi": 100, "font.size": 10, "legend.frameon": False,
+}  # fmt: skip
 
 
 def setup(profile, data, seed, out=None):
-    """Starts a notebook: checks the parameters, seeds everything, and gives the `Course` to work with.
-
-    From here on bad input shows as one sentence instead of a traceback.
-    """
+    """Starts a notebook: checks the parameters, seeds everything, and gives the `Course` to work with. From here on bad
+    input shows as one sentence instead of a traceback."""
     # Retracing is worth a warning in a training loop, not in a lesson that calls many small networks once.
     logging.getLogger("tensorflow").setLevel(logging.ERROR)
     shell = get_ipython()
@@ -41,10 +34,9 @@ def setup(profile, data, seed, out=None):
     if course.listing:
         table([{"what": what, "which": which} for what, which in course.about_data()], {"what": bank.name, "which": ""})
         print(*course.about_scenes(), sep="\n")
-    print(
-        f"profile {p.name} · data {bank.name}, {len(course.classes)} classes · scenes of {p.clip_seconds:g} s at "
-        f"{p.sample_rate / 1000:g} kHz · seed {seed} · Keras {keras.__version__} on {keras.backend.backend()}"
-    )
+    given = f"profile {p.name} · data {bank.name}, {len(course.classes)} classes · scenes of {p.clip_seconds:g} s"
+    backend = f"Keras {keras.__version__} on {keras.backend.backend()}"
+    print(f"{given} at {p.sample_rate / 1000:g} kHz · seed {seed} · {backend}")
     return course
 
 
@@ -86,19 +78,14 @@ def show_log_mel(spectrograms, columns=4):
     """Panels of log-mel spectrograms (frames, mels), a dict from title, on one colour scale; time in seconds."""
     columns = min(columns, len(spectrograms))
     rows = -(-len(spectrograms) // columns)
-    low = min(np.min(s) for s in spectrograms.values())
-    high = max(np.max(s) for s in spectrograms.values())
-    figure, axes = plt.subplots(
-        rows, columns, figsize=(3.1 * columns, 2.3 * rows), squeeze=False, sharey=True, layout="constrained"
-    )
+    low, high = min(np.min(s) for s in spectrograms.values()), max(np.max(s) for s in spectrograms.values())
+    look = dict(origin="lower", aspect="auto", vmin=low, vmax=high, cmap="magma", interpolation="nearest")
+    figure, axes = plt.subplots(rows, columns, figsize=(3.1 * columns, 2.3 * rows), squeeze=False, sharey=True)
     for axis in axes.flat[len(spectrograms) :]:
         axis.axis("off")
     for axis, (title, spectrogram) in zip(axes.flat, spectrograms.items(), strict=False):
-        seconds = len(spectrogram) * 0.01
-        image = axis.imshow(
-            np.asarray(spectrogram, "float32").T, origin="lower", aspect="auto", vmin=low, vmax=high, cmap="magma",
-            extent=(0, seconds, 0, spectrogram.shape[1]), interpolation="nearest",
-        )  # fmt: skip
+        extent = (0, len(spectrogram) * 0.01, 0, spectrogram.shape[1])
+        image = axis.imshow(np.asarray(spectrogram, "float32").T, extent=extent, **look)
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("time in s")
     for axis in axes[:, 0]:
@@ -115,8 +102,7 @@ def curves(history, names, title=""):
         if f"{name}_chance" in history:
             chance = history[f"{name}_chance"][0]
             axis.axhline(chance, color="0.4", linestyle="--", label=f"chance {chance:.3g}")
-        axis.set_xlabel("step")
-        axis.set_ylabel(name)
+        axis.set(xlabel="step", ylabel=name)
         axis.legend()
     figure.suptitle(title)
     plt.show()
@@ -143,8 +129,7 @@ def bars(values, xlabel="mAP", chance=None, groups=None, intervals=None):
         axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     axis.invert_yaxis()
     axis.locator_params(axis="x", nbins=6)
-    axis.set_xlim(0, max(right.values()) * 1.15)
-    axis.set_xlabel(xlabel)
+    axis.set(xlim=(0, max(right.values()) * 1.15), xlabel=xlabel)
     plt.show()
 
 
@@ -152,13 +137,10 @@ def forest(series, names, xlabel, line=None, groups=None, slides=None, slides_la
     """Means as points with their 95 % intervals as lines, a row for each of `names`.
 
     `series`: title → name → (mean, low, high), where there is one. `line`: a value to be drawn through all rows.
-    `groups`: name → what it belongs to, to be seen by the shade. `slides`: name → number, in a panel of its own at the
-    right: levels there are of another world.
+    `groups`: name → what it belongs to, to be seen by the shade. `slides`: name → number, in a panel at the right.
     """
-    figure, axes = plt.subplots(
-        1, 2 if slides else 1, figsize=(10, 0.36 * len(names) + 1.2), sharey=True, squeeze=False,
-        gridspec_kw=dict(width_ratios=(2, 1)) if slides else None,
-    )  # fmt: skip
+    widths, size = (2, 1) if slides else (1,), (10, 0.36 * len(names) + 1.2)
+    figure, axes = plt.subplots(1, len(widths), figsize=size, sharey=True, squeeze=False, width_ratios=widths)
     left = axes[0, 0]
     for index, ((title, found), colour) in enumerate(zip(series.items(), COLOURS, strict=False)):
         offset = 0.36 * ((index + 0.5) / len(series) - 0.5)  # one above the other within a row
@@ -190,9 +172,7 @@ def table(rows, columns):
     """A list of dicts as a table; `columns` maps a key to its heading. Numbers with three decimals, None as a dash."""
 
     def cell(value):
-        if value is None:
-            return "–"
-        return f"{value:.3f}" if isinstance(value, float) else str(value)
+        return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
 
     lines = ["| " + " | ".join(columns.values()) + " |", "|" + " --- |" * len(columns)]
     lines += ["| " + " | ".join(cell(row.get(key)) for key in columns) + " |" for row in rows]
@@ -202,8 +182,8 @@ def table(rows, columns):
 def verdict(verdicts, claim, holds, numbers):
     """One line on whether a claim about sounds or training holds in this run, and by which numbers; gives `holds`.
 
-    Nothing is raised: with other sounds, another size or another seed a claim may turn out false, and the notebook goes
-    on. `verdicts`, a dict from claim to bool, keeps the answer for `course.record`.
+    Nothing is raised, as with other sounds, another size or seed a claim may be false. `verdicts`, a dict from claim to
+    bool, keeps the answer for `course.record`.
     """
     verdicts[claim] = bool(holds)  # a NaN holds nothing
     print(f"{'✓ holds' if verdicts[claim] else '✗ does not hold here'}: {claim} ({numbers})")

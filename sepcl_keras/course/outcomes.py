@@ -77,10 +77,9 @@ def judge(relation, found):
     """The verdict on a relation, and for each comparison its `Difference`, None where it has too few seeds.
 
     A comparison takes the seeds that all its rows have. The relation holds where each comparison does, and fails where
-    one does although it is one of several: its interval is as much wider as Bonferroni asks, so that a relation of many
-    comparisons, all truly zero, fails no more often than one of a single one. Else it is undecided. Where the best of
-    several rows is compared, more rows have more luck: with four and three that are truly equal, by 0.002 (seeds 0.01
-    apart) to 0.005 (0.03) in favour of the four.
+    one does although it is one of several: with an interval as much wider as Bonferroni asks. Else it is undecided.
+    Where the best of several rows is compared, more rows have more luck: with four and three that are truly equal, by
+    0.002 (seeds 0.01 apart) to 0.005 (0.03) in favour of the four.
     """
     gaps, refuted = [], False
     for sides in relation.comparisons:
@@ -88,9 +87,8 @@ def judge(relation, found):
         if len(seeds) < LEAST_SEEDS:
             gaps.append(None)
             continue
-        pair = [  # (seeds, 1 + draws), each the best of its rows
-            np.max([[found[name][seed]["map_draws"] for seed in seeds] for name in side], axis=0) for side in sides
-        ]
+        # (seeds, 1 + draws), each the best of its rows
+        pair = [np.max([[found[name][s]["map_draws"] for s in seeds] for name in side], axis=0) for side in sides]
         gaps.append(paired_difference(*pair, relation.margin))
         level = 1 - (1 - LEVEL) / len(relation.comparisons)
         refuted |= paired_difference(*pair, relation.margin, level).verdict == "fails"
@@ -104,9 +102,8 @@ def report(found):
     """The table and the relations as text."""
     lines = [f"{'':30} seeds  mAP   ± sd   linear d′    QbE   of supervised: mAP QbE  slides"]
     for line in table(found):
-        cells = [line["map"], line["spread"], line["linear_map"], line["d_prime"], line["qbe"], line["map_share"],
-                 line["qbe_share"], line["slides"]]  # fmt: skip
-        cells = " ".join("  –  " if cell is None else f"{cell:5.3f}" for cell in cells)
+        names = ("map", "spread", "linear_map", "d_prime", "qbe", "map_share", "qbe_share", "slides")
+        cells = " ".join("  –  " if line[name] is None else f"{line[name]:5.3f}" for name in names)
         lines.append(f"{line['row']:30} {line['seeds']:5} {cells}")
     for relation in RELATIONS:
         verdict, gaps = judge(relation, found)

@@ -10,6 +10,7 @@ ROWS = Path(__file__).parent / "tables" / "rows.csv"
 MAIN_ROW = "S2∨F∨N joint"  # the best of the slides' Table 4: what notebook 07 trains at full length
 CONTROLS = (*controls.CONTROLS, "untrained encoder", "supervised encoder")
 CONTROL_SEEDS = 3  # as `seeds` of a row
+NUMBERS = dict(table=int, similarity=float, coincidence=float, d=int, longer=int, slides=float, seeds=int)
 NOT_OF_A_TRAINING = ("row", "table", "slides", "tutorial", "seeds")
 
 
@@ -18,9 +19,8 @@ class Row:
     """One way to pretrain: a row of the slides' Tables 2, 4 and 5, with the mAP they give for it on AudioSet, or None.
 
     With `constraints` the encoder learns by triplets, and by the losses of the weights `similarity` and `coincidence`
-    else. `d`: the length of h, or None for the profile's. `longer`: how many times the profile's steps; a row that is
-    longer asks what short trainings hide, and its `table` is None. `tutorial`: whether `make tutorial` trains the row.
-    `seeds`: how many the study trains it with.
+    else. `d`: the length of h, or None for the profile's. `longer`: how many times the profile's steps, in no table of
+    the slides. `tutorial`: whether `make tutorial` trains the row. `seeds`: how many the study trains it with.
     """
 
     row: str
@@ -40,19 +40,13 @@ class Row:
 
 def read_rows(path=ROWS):
     """The table of rows as a dict from name to `Row`."""
+    rows = {}
     with open(path, newline="", encoding="utf-8") as file:
-        rows = [
-            Row(
-                row=r["row"], table=int(r["table"]) if r["table"] else None, pairing=r["pairing"],
-                processors=tuple(r["processors"].split()), similarity=float(r["similarity"]),
-                coincidence=float(r["coincidence"]), augmentation=r["augmentation"] or None,
-                constraints=tuple(r["constraints"].split()), d=int(r["d"]) if r["d"] else None, longer=int(r["longer"]),
-                slides=float(r["slides"]) if r["slides"] else None, tutorial=r["tutorial"] == "yes",
-                seeds=int(r["seeds"]),
-            )
-            for r in csv.DictReader(file)
-        ]  # fmt: skip
-    return {row.row: row for row in rows}
+        for cells in csv.DictReader(file):
+            values = {name: NUMBERS.get(name, str)(cell) if cell else None for name, cell in cells.items()}
+            values |= {name: tuple(cells[name].split()) for name in ("processors", "constraints")}
+            rows[cells["row"]] = Row(**values | {"tutorial": cells["tutorial"] == "yes"})
+    return rows
 
 
 def training_of(name):
@@ -83,9 +77,8 @@ class Relation:
 
     def titles(self):
         """Comparison → what it subtracts from what."""
-        named = {
-            side: side[0] if len(side) == 1 else f"best of {side[0]} … {side[-1]}" for side in sum(self.comparisons, ())
-        }
+        sides = sum(self.comparisons, ())
+        named = {side: side[0] if len(side) == 1 else f"best of {side[0]} … {side[-1]}" for side in sides}
         return {pair: f"{named[pair[1]]} − {named[pair[0]]}" for pair in self.comparisons}
 
     def slides(self, rows):

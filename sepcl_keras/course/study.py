@@ -22,7 +22,7 @@ import keras
 import numpy as np
 
 from sepcl_keras.core.backend import has_gpu, processes
-from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.checks import BadInput, check_number
 from sepcl_keras.core.files import atomic, fingerprint
 from sepcl_keras.course.artifacts import PACKAGE
 from sepcl_keras.course.course import Course
@@ -90,8 +90,7 @@ def commit():
         return done.stdout.strip() if done.returncode == 0 else None
 
     try:
-        head = git("rev-parse", "--short=12", "HEAD")
-        changed = git("status", "--porcelain", "-uno", "--", ".")
+        head, changed = git("rev-parse", "--short=12", "HEAD"), git("status", "--porcelain", "-uno", "--", ".")
     except FileNotFoundError:
         return None
     return f"{head}+" if head and changed else head
@@ -130,26 +129,20 @@ def _timed(name, seed, course=None):
 
 
 def measured(course, todo, jobs):
-    """(name, seed, seconds, results) of each run, as it ends; with several jobs each has a process and its cores.
-
-    Half of a run is work for one core: two runs side by side on two cores, each with one thread, end sooner than one
-    after the other with two.
-    """
+    """(name, seed, seconds, results) of each run, as it ends; with several jobs each has a process and its cores: half
+    of a run is work for one core."""
     if jobs == 1 or len(todo) < 2:
         yield from (_timed(name, seed, course) for name, seed in todo)
         return
-    rows = [read_rows()[name] for name, _ in todo if name in read_rows()]
-    for split in SPLITS:
+    of_sources = {TRUE_SOURCES in read_rows()[name].processors for name, _ in todo if name in read_rows()}
+    for split in SPLITS:  # what all share is made before they start
         course.log_mel(split)
-    # What all share is made before they start.
-    for of_sources, make in ((True, course.source_views), (False, course.views)):
-        if any((TRUE_SOURCES in row.processors) == of_sources for row in rows):
-            make()
+    for make in (course.source_views if each else course.views for each in of_sources):
+        make()
     threads = str(max(1, os.cpu_count() // jobs))
     os.environ |= dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), threads)
-    pool = concurrent.futures.ProcessPoolExecutor(
-        jobs, multiprocessing.get_context("spawn"), _open, (course.arguments, keras.config.dtype_policy().name)
-    )
+    arguments = course.arguments, keras.config.dtype_policy().name
+    pool = concurrent.futures.ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _open, arguments)
     try:
         waiting = [pool.submit(_timed, name, seed) for name, seed in todo]
         yield from (future.result() for future in concurrent.futures.as_completed(waiting))
@@ -163,10 +156,8 @@ def run(course, path, jobs=1):
     todo = [(name, seed) for name, seed in plan() if fingerprint(definition(course, name, seed)) not in done]
     print(f"{len(plan())} runs planned, {len(plan()) - len(todo)} of them in {path}", flush=True)
     add(path)
-    machine = {
-        "processor": processor(), "gpu": has_gpu(), "cores": os.cpu_count(), "keras": keras.__version__,
-        "python": platform.python_version(),
-    }  # fmt: skip
+    machine = {"processor": processor(), "gpu": has_gpu(), "cores": os.cpu_count()}
+    machine |= {"keras": keras.__version__, "python": platform.python_version()}
     origin, began = {"commit": commit(), "machine": machine}, time.perf_counter()  # of the code as it was read
     for number, (name, seed, seconds, results) in enumerate(measured(course, todo, jobs), start=1):
         of = definition(course, name, seed)
@@ -190,8 +181,7 @@ def main(arguments=None):
     if has_gpu():
         keras.config.set_dtype_policy("mixed_bfloat16")
     try:
-        if options.jobs < 1:
-            raise BadInput(f"--jobs {options.jobs}: expected one or more.")
+        check_number("--jobs", options.jobs, least=1, whole=True)
         course = Course(options.profile, options.data, 0, options.out)
         folder = options.results or (FOLDER if options.profile == "study" else course.folder / "study")
         path = Path(folder) / f"{course.bank.name}.jsonl"

@@ -37,16 +37,10 @@ def _in_blocks(x, size):
 def pairwise_logits(mixtures, channels, weights):
     """relu(a_i + b_j) · w for each row a_i of one array and b_j of the other, without ever holding all the pairs.
 
-    The grid of pairs is made a few rows at a time, and made again for the gradient, which needs only its signs: with
-    the upstream gradient g, A_i = Σ_j g_ij [a_i + b_j > 0] and B_j = Σ_i g_ij [a_i + b_j > 0] give all three gradients,
-    w A_i, w B_j and Σ_i a_i A_i + Σ_j b_j B_j. What a block holds stays near the processor, so this is also faster.
-
-    Args:
-        mixtures: a, (N, hidden).
-        channels: b, (K, hidden).
-        weights: w, (hidden,), not a variable.
-
-    Returns (N, K).
+    The arrays are a (N, hidden) and b (K, hidden), the weights w (hidden,), not a variable; returns (N, K). The grid is
+    made a few rows at a time, and made again for the gradient, which needs only its signs: with the upstream gradient
+    g, A_i = Σ_j g_ij [a_i + b_j > 0] and B_j = Σ_i g_ij [a_i + b_j > 0] give all three gradients, w A_i, w B_j and
+    Σ_i a_i A_i + Σ_j b_j B_j. What a block holds stays near the processor, so this is also faster.
     """
     (rows, hidden), columns = ops.shape(mixtures), ops.shape(channels)[0]
     size = block_of(hidden * columns)

@@ -38,10 +38,8 @@ class Model(Module):
 def load_model(model_file_path=""):
     """The `Model` of the encoder in a `.keras` file; there is no published one to take where no path is given."""
     if Module is object:
-        raise BadInput(
-            f"hear.load_model: HEAR takes modules of TensorFlow or torch, and Keras runs on {keras.backend.backend()}; "
-            "expected KERAS_BACKEND=tensorflow or torch."
-        )
+        here = f"HEAR takes modules of TensorFlow or torch, and Keras runs on {keras.backend.backend()}"
+        raise BadInput(f"hear.load_model: {here}; expected KERAS_BACKEND=tensorflow or torch.")
     if not model_file_path:
         raise BadInput("hear.load_model: no encoder has been published yet; expected the path of one you trained.")
     return Model(in_float32(load_encoder(model_file_path)))
@@ -50,9 +48,8 @@ def load_model(model_file_path=""):
 def get_scene_embeddings(audio, model):
     """One embedding a sound, float32 (sounds, d): the mean over its windows, as in `embed`.
 
-    Args:
-        audio: tensor (sounds, samples), 16 kHz, in [-1, 1], of any length.
-        model: of `load_model`. It goes to the device that `audio` is on; so do the embeddings.
+    `audio` is a tensor (sounds, samples), 16 kHz, in [-1, 1], of any length; `model`, of `load_model`, goes to its
+    device, and so do the embeddings.
     """
     audio, device = _received(audio, model)
     with device:
@@ -65,8 +62,7 @@ def get_timestamp_embeddings(audio, model):
     So it is for every encoder: 10 s, the window of PANNs' checkpoints, would tell no times and take ten times as long.
 
     Args as in `get_scene_embeddings`. Returns two float32 tensors: embeddings (sounds, timestamps, d), and the
-    timestamps (sounds, timestamps) in ms, from 0 to the end of the sound. That is 20 passes through the encoder for a
-    second of sound; they run in batches of bounded memory.
+    timestamps (sounds, timestamps) in ms, from 0 to the end of the sound: 20 passes through the encoder a second.
     """
     audio, device = _received(audio, model)
     around = np.pad(audio, ((0, 0), (PATCH_SAMPLES // 2, PATCH_SAMPLES // 2)))

@@ -1,8 +1,7 @@
 """CNN14's last convolutions for TensorFlow on a CPU: over maps of a few mel bands they are matrix products.
 
 The last block sees 3 frames of 2 bands. Of the 54 products of a 3 × 3 convolution there 26 are with the zeros beyond
-the map, and oneDNN reaches a fifth of the machine's speed on what is left. One matrix product for each tap, with the
-frames and bands that have something under it, skips the zeros and runs at the speed of matrix products.
+the map, and oneDNN is slow on what is left. One matrix product for each tap, with what lies under it, skips the zeros.
 """
 
 import keras
@@ -15,9 +14,8 @@ LEAST_CHANNELS = 128  # fewer are too little work for nine products
 
 def applies(x, kernel):
     """Whether `convolve` is the faster way for x (clips, frames, bands, channels): on a CPU with TensorFlow."""
-    if keras.backend.backend() != "tensorflow" or x.shape[2] > MOST_BANDS or kernel.shape[2] < LEAST_CHANNELS:
-        return False
-    return not has_gpu()
+    small = x.shape[2] <= MOST_BANDS and kernel.shape[2] >= LEAST_CHANNELS
+    return keras.backend.backend() == "tensorflow" and small and not has_gpu()
 
 
 def convolve(x, kernel):
@@ -61,11 +59,8 @@ def convolve(x, kernel):
 
 def _taps(bands):
     """For each tap that meets the map: its number, the part of the input under it, the output's part it adds to."""
+    part = {-1: slice(0, -1), 0: slice(0, None), 1: slice(1, None)}
     for tap in range(9):
         down, right = tap // 3 - 1, tap % 3 - 1
         if abs(right) < bands:
-            yield tap, (_part(down), _part(right)), (_part(-down), _part(-right))
-
-
-def _part(by):
-    return slice(max(0, by), None) if by >= 0 else slice(0, by)
+            yield tap, (part[down], part[right]), (part[-down], part[-right])

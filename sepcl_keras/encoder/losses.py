@@ -8,10 +8,8 @@ from sepcl_keras.core.checks import BadInput, check_number
 
 
 def unit_rows(*arrays):
-    """Each array (rows, d) in float32, its rows divided by their length; a row of zeros stays as it is.
-
-    Its gradient stays finite too: `ops.normalize` would give what is not a number.
-    """
+    """Each array (rows, d) in float32, its rows divided by their length; a row of zeros stays as it is, with a finite
+    gradient, unlike that of `ops.normalize`."""
     arrays = [ops.cast(x, "float32") for x in arrays]
     energies = [ops.sum(ops.square(x), axis=-1, keepdims=True) for x in arrays]
     return [x * ops.rsqrt(ops.where(e > 1e-30, e, ops.ones_like(e))) for x, e in zip(arrays, energies, strict=True)]
@@ -32,14 +30,10 @@ class NTXent(keras.losses.Loss):
     itself is left out of the denominator. At chance, ln(2N − 1).
 
     Args:
-        temperature: divides the cosine similarities.
+        temperature: divides the cosine similarities; above zero.
 
-    Call arguments:
-        z_a, z_b: (N, d), one row a pair, at least two; they need not be normalised. A row of zeros is at cosine 0 to
-            all others. Half precision is taken to float32.
-
-    Raises:
-        BadInput: for other shapes, or a temperature that is not above zero.
+    Call arguments z_a, z_b are (N, d), one row a pair, at least two; they need not be normalised. A row of zeros is at
+    cosine 0 to all others. Half precision is taken to float32; other shapes are `BadInput`.
 
     Source: Chen et al. 2020; the slides' similarity loss.
     """
@@ -79,19 +73,12 @@ class Coincidence(keras.losses.Loss):
     The N pairs of the diagonal are the positives, all N(N − 1) others the negatives; each group weighs the same
     whatever N. At chance, 2 ln 2.
 
-    Call arguments:
-        targets: ignored, zeros (N, N); it is there because Keras' losses take two arguments.
-        logits: (N, N), mixtures along the first axis, channels along the second, N at least two. Half precision is
-            taken to float32.
-
-    Raises:
-        BadInput: for other shapes.
+    Call arguments are targets (N, N), ignored, there because Keras' losses take two, and logits (N, N), mixtures along
+    the first axis, channels along the second, N at least two. Half precision is taken to float32; other shapes are
+    `BadInput`.
 
     Source: the slides' coincidence loss; Jansen et al. 2020.
     """
-
-    def __init__(self, name="coincidence", **kwargs):
-        super().__init__(name=name, **kwargs)
 
     def call(self, targets, logits):
         """Losses (N,), one a mixture: its positive plus the mean of its negatives."""
@@ -117,12 +104,8 @@ class Triplet(keras.losses.Loss):
     Args:
         margin: how much farther than the positive, in squared distance (0 to 4), a negative should be.
 
-    Call arguments:
-        anchors, positives: (N, d), one row a pair, at least two; they need not be normalised. Half precision is taken
-            to float32.
-
-    Raises:
-        BadInput: for other shapes, or a margin below zero.
+    Call arguments anchors, positives are (N, d), one row a pair, at least two; they need not be normalised. Half
+    precision is taken to float32; other shapes are `BadInput`.
 
     Source: Jansen et al. 2018 for margin and distance; Schroff et al. 2015 for the semi-hard negative; where there is
     none, the rule of TensorFlow Addons' `TripletSemiHardLoss`.

@@ -14,8 +14,8 @@ from sepcl_keras.views.log_mel import MEL_BANDS, PATCH_FRAMES, PATCH_SAMPLES, RE
 class BatchNorm(keras.layers.BatchNormalization):
     """Keras' batch normalisation over the last axis with PyTorch's defaults; fused where the backend is TensorFlow.
 
-    The variance is the mean squared distance from the mean. Keras on torch has the mean square less the squared mean,
-    which in float32 gives negative numbers for a loud band that hardly changes, and so no number.
+    The variance is the mean squared distance from the mean: Keras on torch has the mean square less the squared mean,
+    which in float32 may be negative.
     """
 
     def __init__(self, epsilon=1e-5, momentum=0.9, **kwargs):
@@ -103,10 +103,8 @@ class CNN14(keras.Model):
         self.window = int(window)
         inner = dict(dtype=self.dtype_policy)
         self.bn0 = BatchNorm(name="bn0", **inner)  # one mean and variance a mel band
-        self.blocks = [
-            ConvBlock(width * 2**index, pool=2 if index < 5 else 1, name=f"conv_block{index + 1}", **inner)
-            for index in range(6)
-        ]
+        pools = enumerate((2, 2, 2, 2, 2, 1))
+        self.blocks = [ConvBlock(width * 2**i, pool, name=f"conv_block{i + 1}", **inner) for i, pool in pools]
         self.bottleneck = Dense(embedding_dim, name="bottleneck", **inner)
 
     def build(self, input_shape):

@@ -22,13 +22,10 @@ class TripletModel(TensorFlowStep, keras.Model):
 
     Args:
         encoder: patches to h (N, d), here scaled to length one by the loss.
-        constraints: names of `CONSTRAINTS`; several at equal odds are the joint system.
+        constraints: names of `CONSTRAINTS`, each once; several at equal odds are the joint system.
         seed: of the draws: which constraint, and, each from a stream of its own, how strong.
 
-    Raises:
-        BadInput: for a constraint that is unknown or listed twice, none at all, or views of two shapes.
-
-    Source: Jansen et al. 2018.
+    Raises `BadInput` for other constraints, or views of two shapes. Source: Jansen et al. 2018.
     """
 
     def __init__(self, encoder, constraints=tuple(CONSTRAINTS), seed=None, **kwargs):
@@ -39,9 +36,8 @@ class TripletModel(TensorFlowStep, keras.Model):
         self.encoder, self.triplet, self.constraints = encoder, Triplet(), tuple(constraints)
         self.generator = keras.random.SeedGenerator(stream(seed, "TripletModel"))
         self.transforms = [CONSTRAINTS[name](seed=seed) for name in constraints if CONSTRAINTS[name]]
-        self.trackers = {
-            name: keras.metrics.Mean(name=name) for name in ("triplet", "alignment", "uniformity", "spread")
-        }
+        watched = ("triplet", "alignment", "uniformity", "spread")
+        self.trackers = {name: keras.metrics.Mean(name=name) for name in watched}
 
     def call(self, views, training=None):
         anchors, others = views
@@ -82,8 +78,7 @@ class ContrastiveModel(TensorFlowStep, keras.Model):
         augmentation: a layer for patches, or None; each patch gets a draw of its own.
         augmented: which view of a pair it is for, `"both"`, `"first"` or `"second"`.
 
-    Raises:
-        BadInput: for another `augmented`, a negative weight or two of zero, another number of arrays or several shapes.
+    Raises `BadInput` for another `augmented`, a negative weight, two of zero, another number of arrays, several shapes.
     """
 
     def __init__(
@@ -154,10 +149,9 @@ def geometry(h_a, h_b):
     """How the embeddings (N, d) of N pairs lie on the sphere, once scaled to length one; no gradient flows.
 
     Returns a dict of scalars: `alignment`, the mean squared distance of partners; `uniformity`, the logarithm of the
-    mean of exp(−2 · squared distance) over all pairs of different clips in a view, mean of both views; `spread`, one
-    minus the mean cosine of those pairs, 0 where all clips are on one point and 1 where they point anywhere.
-
-    Source: Wang and Isola 2020, for the first two.
+    mean of exp(−2 · squared distance) over all pairs of different clips in a view, mean of both views (both of Wang and
+    Isola 2020); `spread`, one minus the mean cosine of those pairs, 0 where all clips are on one point and 1 where they
+    point anywhere.
     """
     h = ops.normalize(ops.cast(ops.stop_gradient(ops.stack([h_a, h_b])), "float32"), axis=-1)  # (2, N, d)
     different = 1.0 - ops.eye(ops.shape(h)[1], dtype="float32")

@@ -56,10 +56,8 @@ def load_panns_weights(encoder, weights):
     `fc_audioset` for instance, are ignored. A name that is missing or does not fit is refused before anything is set.
     From then on the encoder's recipe is `"panns"`, and its window 10 s.
 
-    Args:
-        encoder: the network, built or not.
-        weights: dict from name, such as `"conv_block1.conv1.weight"`, to array in PyTorch's layout. All names may
-            have the same beginning, as wrappers give them: `"module.base.conv_block1.conv1.weight"`.
+    `weights` is a dict from name, such as `"conv_block1.conv1.weight"`, to array in PyTorch's layout. All names may
+    have the same beginning, as wrappers give them: `"module.base.conv_block1.conv1.weight"`.
     """
     _assign("load_panns_weights", encoder, _own("load_panns_weights", weights))
 
@@ -87,9 +85,7 @@ def from_panns_checkpoint(path, embedding_dim=None):
             ReLU); else it is new.
 
     Raises `BadInput` where torch is missing, for a file that is no such checkpoint, and for the first array that does
-    not fit.
-
-    Source: https://github.com/qiuqiangkong/audioset_tagging_cnn and the files it points to.
+    not fit. Source: https://github.com/qiuqiangkong/audioset_tagging_cnn and the files it points to.
     """
     path = path_of("path", path)
     weights = _own(path, _read(path))
@@ -111,8 +107,7 @@ def _read(path):
         raise BadInput(f"{path}: expected a checkpoint of PANNs, but there is none.")
     # Beside the weights the files hold where PANNs' sampler stood, arrays of integers. To rebuild these runs no code of
     # the file's; they were written by NumPy 1, which named the function after another module.
-    rebuild = np.empty(0).__reduce__()[0]
-    integers = [type(np.dtype(code)) for code in np.typecodes["AllInteger"]]
+    rebuild, integers = np.empty(0).__reduce__()[0], [type(np.dtype(code)) for code in np.typecodes["AllInteger"]]
     arrays = [rebuild, (rebuild, "numpy.core.multiarray._reconstruct"), np.ndarray, np.dtype, *integers]
     try:
         with torch.serialization.safe_globals(arrays):

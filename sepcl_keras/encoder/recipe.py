@@ -32,11 +32,9 @@ def pretrain(
 ):  # fmt: skip
     """Trains a new encoder by contrast, or by triplets; returns it and the history.
 
-    Args:
-        pairs: a function of steps to a `ViewPairs`.
-        similarity, coincidence: weights of the two losses. augmentation: a name of `AUGMENTATIONS`, or None.
-        constraints: where some are listed, the encoder learns by triplets instead (see `TripletModel`).
-        folder, log, show: as in `fit`.
+    `pairs` is a function of steps to a `ViewPairs`; `similarity` and `coincidence` are weights of the two losses;
+    `augmentation` is a name of `AUGMENTATIONS`, or None; with `constraints` the encoder learns by triplets instead (see
+    `TripletModel`); `folder`, `log` and `show` are as in `fit`.
     """
     encoder = new_encoder(embedding_dim, width, seed)
     definition = {"seed": seed, "constraints": list(constraints)}
@@ -56,13 +54,10 @@ def train_supervised(log_mel, labels, profile, seed, folder=None):
     """The ceiling: the same encoder, crops and SpecAugment, but trained on the labels. Returns encoder and history."""
     encoder = new_encoder(profile.embedding_dim, profile.width, seed)
     model = keras.Sequential([SpecAugment(seed=seed), encoder, keras.layers.ReLU(), Dense(labels.shape[1])])
-    history = fit(
-        model,
-        lambda steps: Batches(log_mel, PATCH_FRAMES, 2 * profile.batch_size, steps, stream(seed, "supervised"), labels),
-        profile.supervised_steps,
-        profile.learning_rate,
-        loss=keras.losses.BinaryCrossentropy(from_logits=True),
-        folder=folder,
-        definition={"seed": seed},
-    )
-    return encoder, history
+
+    def batches(steps):
+        return Batches(log_mel, PATCH_FRAMES, 2 * profile.batch_size, steps, stream(seed, "supervised"), labels)
+
+    loss, definition = keras.losses.BinaryCrossentropy(from_logits=True), {"seed": seed}
+    steps, rate = profile.supervised_steps, profile.learning_rate
+    return encoder, fit(model, batches, steps, rate, loss, folder=folder, definition=definition)

@@ -55,11 +55,9 @@ LABEL_CHOICES = 5  # of clips that keep their labels, for a mean
 def label_curve(train, labels, test, test_labels, counts=(1, 5, 20), seed=0):
     """Macro mAP of the `linear_probe` with few labels: a dict from `str(count)` to the mean over five choices of clips.
 
-    Args:
-        train, test: embeddings (clips, d). labels, test_labels: multi-hot (clips, classes).
-        counts: positives of each class that are chosen, all of them where it has fewer. A chosen clip keeps the labels
-            of all its classes, so that a class gets at least so many; the other clips are not used.
-        seed: of the choices; those of smaller counts lie in those of larger ones.
+    Embeddings are (clips, d), labels multi-hot (clips, classes). `counts`: positives of each class that are chosen, all
+    of them where it has fewer; a chosen clip keeps the labels of all its classes. `seed`: of the choices; those of
+    smaller counts lie in those of larger ones.
     """
     train, labels = numbers("train", train, ("clips", "d")), multi_hot("labels", labels)
     _same("labels", len(labels), len(train), "clips")
@@ -76,11 +74,9 @@ def label_curve(train, labels, test, test_labels, counts=(1, 5, 20), seed=0):
 def _clip_scores(model, clips):
     """Scores (clips, classes) of clips (clips, windows, d): the mean over each clip's windows."""
     windows = clips.reshape(-1, clips.shape[-1])
-    parts = [
-        keras.ops.convert_to_numpy(model(windows[i : i + SCORING_BATCH], training=False))
-        for i in range(0, len(windows), SCORING_BATCH)
-    ]
-    return np.concatenate(parts).reshape(*clips.shape[:2], -1).mean(axis=1)
+    parts = (windows[i : i + SCORING_BATCH] for i in range(0, len(windows), SCORING_BATCH))
+    scores = np.concatenate([keras.ops.convert_to_numpy(model(part, training=False)) for part in parts])
+    return scores.reshape(*clips.shape[:2], -1).mean(axis=1)
 
 
 def shallow_classifier(train, labels, validation, validation_labels, test, seed, hidden=512):
@@ -89,17 +85,15 @@ def shallow_classifier(train, labels, validation, validation_labels, test, seed,
     Args:
         train, validation, test: embeddings (clips, windows, d); the number of windows may differ between them.
         labels, validation_labels: (clips, classes) multi-hot; each window is trained with its clip's labels.
-        seed: of the initial weights and the order of batches; no global random state is read or changed.
-        hidden: width of the hidden layer.
+        seed: of the initial weights and the order of batches. hidden: width of the hidden layer.
 
     Standardisation by `train`, dense, ReLU, dense, sigmoid; binary cross-entropy, Adam. A clip's score is the mean of
     its windows' scores. Training stops after 60 epochs, or when validation mAP has not risen for fifteen; the best
     epoch's weights score `test`.
     """
-    train, validation, test = (
-        numbers(name, values, ("clips", "windows", "d"), np.float32)
-        for name, values in (("train", train), ("validation", validation), ("test", test))
-    )
+    given = {"train": train, "validation": validation, "test": test}
+    given = [numbers(name, values, ("clips", "windows", "d"), np.float32) for name, values in given.items()]
+    train, validation, test = given
     labels, validation_labels = multi_hot("labels", labels), multi_hot("validation_labels", validation_labels)
     _same("labels", len(labels), len(train), "clips")
     _same("validation_labels", len(validation_labels), len(validation), "clips")
@@ -112,14 +106,12 @@ def shallow_classifier(train, labels, validation, validation_labels, test, seed,
     mean, deviation = _statistics(windows)
     rng = generator(seed, "shallow classifier")
     first, second = (keras.initializers.GlorotUniform(seed=int(s)) for s in rng.integers(2**31, size=2))
-    model = keras.Sequential(
-        [
-            keras.Input((train.shape[2],), dtype="float32"),
-            keras.layers.Normalization(mean=mean, variance=deviation**2, dtype="float32"),
-            keras.layers.Dense(hidden, activation="relu", kernel_initializer=first, dtype="float32"),
-            keras.layers.Dense(labels.shape[1], activation="sigmoid", kernel_initializer=second, dtype="float32"),
-        ]
-    )
+    model = keras.Sequential([
+        keras.Input((train.shape[2],), dtype="float32"),
+        keras.layers.Normalization(mean=mean, variance=deviation**2, dtype="float32"),
+        keras.layers.Dense(hidden, activation="relu", kernel_initializer=first, dtype="float32"),
+        keras.layers.Dense(labels.shape[1], activation="sigmoid", kernel_initializer=second, dtype="float32"),
+    ])  # fmt: skip
     # Compiling with XLA would take longer than the training; JAX alone needs it, for there it means tracing at all.
     jit = keras.backend.backend() == "jax"
     model.compile(keras.optimizers.Adam(LEARNING_RATE), "binary_crossentropy", jit_compile=jit)
@@ -128,11 +120,9 @@ def shallow_classifier(train, labels, validation, validation_labels, test, seed,
     batch_size = BATCH // devices * devices
     best, best_epoch, weights = -1.0, 0, None
     for epoch in range(MOST_EPOCHS):
-        # Batches are drawn here because `fit` would shuffle by the global seed.
-        order = rng.permutation(len(windows))
+        order = rng.permutation(len(windows))  # here, because `fit` would shuffle by the global seed
         order = np.resize(order, len(order) + -len(order) % devices)  # its first ones again
-        for start in range(0, len(order), batch_size):
-            batch = order[start : start + batch_size]
+        for batch in np.split(order, range(batch_size, len(order), batch_size)):
             model.train_on_batch(windows[batch], targets[batch])
         reached = mean_average_precision(validation_labels, _clip_scores(model, validation))
         if reached > best:

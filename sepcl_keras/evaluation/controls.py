@@ -22,9 +22,8 @@ def log_mel_statistics(log_mels, number):
 def random_projection(log_mels, d, seed=0):
     """The control of a network without layers: each patch times one matrix of random numbers.
 
-    `log_mels` (clips, frames, mels), also a memory map, is cut into patches as for an encoder. Returns float32 (clips,
-    windows, d). Distances stay about what they were (lemma of Johnson and Lindenstrauss), so this says how far those
-    between bare patches go.
+    `log_mels` (clips, frames, mels) is cut into patches as for an encoder. Returns float32 (clips, windows, d), whose
+    distances are about those between bare patches (lemma of Johnson and Lindenstrauss).
     """
     size = PATCH_FRAMES * log_mels.shape[2]
     matrix = generator(seed, "random projection").standard_normal((size, d), "float32") / d**0.5

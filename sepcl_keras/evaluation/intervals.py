@@ -1,9 +1,8 @@
 """How sure a number is: intervals by drawing the test clips anew; differences paired by test clip and seed.
 
-A test set is a draw of clips, and a training a draw of a seed. Drawing clips again, with replacement, from those at
-hand shows how far a number would move with other ones (the bootstrap, Efron 1979); seeds are too few for that and show
-it by how far they lie apart. Two runs that are compared share clips and seed, so that what moves both alike does not
-count. Clips that share recordings count here as independent, so for other recordings the intervals are too narrow.
+Clips are drawn again, with replacement (the bootstrap, Efron 1979); seeds are too few for that and show it by how far
+they lie apart. Two runs that are compared share clips and seed, so that what moves both alike does not count. Clips
+that share recordings count here as independent, so for other recordings the intervals are too narrow.
 """
 
 import dataclasses
@@ -29,9 +28,8 @@ def draws(number, resamples=RESAMPLES, seed=0):
 def interval(values, measured):
     """The lower and the upper end of the 95 % interval around what was measured, from resampled values, NaN left out.
 
-    A positive that is drawn twice has itself, another positive, beside it in the ranking, so resampled mAP lies higher:
-    by 0.01 (400 clips) to 0.04 (50) in simulations. The interval is moved back by that; with 400 clips it then held the
-    mean over all tests of that size in 93 of 100 cases, unmoved in 90.
+    A positive that is drawn twice has itself beside it in the ranking, so resampled mAP lies higher, by 0.01 (400
+    clips) to 0.04 (50) in simulations. The interval is moved back by that: it then held the mean 93 times in 100.
     """
     ends = np.nanquantile(values, [(1 - LEVEL) / 2, (1 + LEVEL) / 2]) + measured - np.nanmean(values)
     return [float(end) for end in ends]
@@ -48,10 +46,8 @@ def _ranked(labels, scores, weights):
 
 
 def mean_average_precisions(labels, scores, weights):
-    """Macro mAP (resamples,) of clips that count as often as `weights` (resamples, clips) say.
-
-    Classes of which a resample has no positive are skipped in it.
-    """
+    """Macro mAP (resamples,) of clips that count as often as `weights` (resamples, clips) say; a class is left out of a
+    resample without a positive of it."""
     labels, scores = labels_and_scores(labels, scores)
     classes = []
     for positives, seen in _ranked(labels, scores, weights):
@@ -82,10 +78,8 @@ def _mean_of_defined(classes):
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """How much higher one way to train scores than another, with the ends of its interval (95 %, unless told).
-
-    `margin`: how much lower it may be and still count as no worse.
-    """
+    """How much higher one way to train scores than another, and the ends of its interval; `margin`: how much lower it
+    may be and still count as no worse."""
 
     mean: float
     low: float
@@ -104,25 +98,18 @@ class Difference:
 
 
 def map_draws(labels, scores, resamples=RESAMPLES):
-    """Macro mAP (1 + resamples,): first as measured, then of test clips drawn anew.
-
-    Draws depend on the number of clips alone: those of two runs on the same clips are pairs.
-    """
+    """Macro mAP (1 + resamples,): as measured, then of test clips drawn anew, the same for runs on the same clips."""
     everything = np.ones((1, len(labels)), int)
     return mean_average_precisions(labels, scores, np.concatenate([everything, draws(len(labels), resamples)]))
 
 
 def paired_difference(lower, higher, margin=0.0, level=LEVEL):
-    """The `Difference` in macro mAP of `higher` over `lower`, paired by seed and by test clip.
+    """The `Difference` in macro mAP of `higher` over `lower`, paired by seed and by test clip; `level` of the interval.
 
-    Args:
-        lower, higher: `map_draws` of each seed, (seeds, 1 + resamples), the same seeds in the same order.
-        margin: see `Difference`.
-        level: of the interval.
-
-    Other test clips would change it by the deviation over their draws, 2.0 of which count on either side; other seeds
-    by the standard error of the seeds' own differences, of which Student's t for so few is counted (12.7 for two seeds,
-    4.3 for three, 2.8 for five). Both add up by their squares. With one seed it knows nothing of other ones.
+    Both are `map_draws` of each seed, (seeds, 1 + resamples), the same seeds in the same order. Other test clips would
+    change it by the deviation over their draws, 2.0 of which count on either side; other seeds by the standard error of
+    the seeds' own differences, of which Student's t for so few is counted (12.7 for two seeds, 4.3 for three, 2.8 for
+    five). Both add up by their squares. With one seed it knows nothing of other ones.
     """
     lower, higher = np.asarray(lower, "float64"), np.asarray(higher, "float64")
     if lower.shape != higher.shape or lower.ndim != 2 or not len(lower):
@@ -138,9 +125,8 @@ def paired_difference(lower, higher, margin=0.0, level=LEVEL):
 def evaluate(embeddings, labels, scores):
     """The paper's evaluation of frozen embeddings on the test clips.
 
-    Args:
-        embeddings: split (train, test) → (clips, windows, d). labels: split → multi-hot (clips, classes).
-        scores: of the shallow classifier for the test clips, (clips, classes).
+    Args: embeddings, split (train, test) → (clips, windows, d); labels, split → multi-hot (clips, classes); scores of
+    the shallow classifier for the test clips, (clips, classes).
 
     Returns a dict: `map` and `d_prime` of the shallow classifier, `linear_map` of the linear probe, each with the ends
     of its 95 % interval over test clips as `…_interval`; `qbe` and `qbe_chance` of query by example; `chance` mAP (the
@@ -150,17 +136,11 @@ def evaluate(embeddings, labels, scores):
     linear = linear_probe(pooled["train"], labels["train"], pooled["test"])
     retrieval = query_by_example_map(pooled["test"], test)
     weights, results = draws(len(scores)), {}
-    for name, metric, resampled, found in (
-        ("map", mean_average_precision, mean_average_precisions, scores),
-        ("d_prime", d_prime, d_primes, scores),
-        ("linear_map", mean_average_precision, mean_average_precisions, linear),
-    ):
+    precision = mean_average_precision, mean_average_precisions
+    wanted = {"map": (*precision, scores), "d_prime": (d_prime, d_primes, scores), "linear_map": (*precision, linear)}
+    for name, (metric, resampled, found) in wanted.items():
         results[name] = metric(test, found)
         results[f"{name}_interval"] = interval(resampled(test, found, weights), results[name])
     present = test.any(axis=0)
-    return results | {
-        "skipped": int(np.sum(~present)),
-        "qbe": retrieval["map"],
-        "qbe_chance": retrieval["chance"],
-        "chance": float(test[:, present].mean()),
-    }
+    results |= {"skipped": int(np.sum(~present)), "chance": float(test[:, present].mean())}
+    return results | {"qbe": retrieval["map"], "qbe_chance": retrieval["chance"]}

@@ -1,8 +1,7 @@
 """Numbers that say how good scores are: average precision and d′.
 
-`labels` are multi-hot (clips, classes) with zeros and ones, `scores` (clips, classes) any finite numbers, the
-larger the surer. Metrics are computed in double precision; equal scores share one rank, as in scikit-learn. Shapes
-that do not fit, labels without a single positive, NaN in embeddings or scores: BadInput names the argument.
+`labels` are multi-hot (clips, classes), `scores` (clips, classes) any finite numbers, the larger the surer. Metrics are
+in double precision; equal scores share one rank, as in scikit-learn. `BadInput` names the argument that does not fit.
 """
 
 import numpy as np
@@ -46,10 +45,7 @@ def mean_average_precision(labels, scores):
 
 
 def d_prime(labels, scores):
-    """Macro d′: √2 Φ⁻¹(AUC) of each class, then the mean.
-
-    AUC is clipped to [1e-6, 1 − 1e-6]; classes without positives or without negatives are skipped.
-    """
+    """Macro d′: the mean of √2 Φ⁻¹(AUC), AUC within 1e-6 and 1 − 1e-6, over classes with positives and negatives."""
     labels, scores = labels_and_scores(labels, scores)
     usable = np.flatnonzero(labels.any(axis=0) & ~labels.all(axis=0))
     if not usable.size:

@@ -12,10 +12,7 @@ from sepcl_keras.evaluation.search import unit
 def query_by_example(positives, negatives):
     """Average precision of finding pairs of one class among pairs ranked by cosine.
 
-    Args:
-        positives: embeddings (P, d), P ≥ 2, of clips with the class.
-        negatives: embeddings (Q, d), Q ≥ 1, of clips without it.
-
+    `positives` (P, d), P ≥ 2, are embeddings of clips with the class, `negatives` (Q, d), Q ≥ 1, of clips without it.
     Pairs (positive i, positive j), i < j, are relevant; pairs (positive, negative) are not. Cosines equal to twelve
     decimals are ties, so that equal embeddings (a collapsed encoder) score exactly chance: relevant pairs / pairs.
     """
@@ -32,17 +29,11 @@ def query_by_example(positives, negatives):
 
 
 def query_by_example_map(embeddings, labels, seed=0, most=100):
-    """Mean of `query_by_example` over classes.
+    """Mean of `query_by_example` over classes, of embeddings (clips, d) and multi-hot labels (clips, classes).
 
-    Args:
-        embeddings: (clips, d).
-        labels: (clips, classes) multi-hot.
-        seed: which clips are drawn where there are more than `most`.
-        most: clips with the class, and clips without it, that are used at most.
-
-    Returns:
-        dict: `map`, `chance` (the mean over the same classes of relevant pairs / pairs) and `per_class` (classes,), NaN
-        for a class with fewer than two positives or without negatives.
+    At most `most` clips with the class, and as many without it, are used, drawn by the seed. Returns a dict: `map`,
+    `chance` (the mean over the same classes of relevant pairs / pairs) and `per_class` (classes,), NaN for a class with
+    fewer than two positives or without negatives.
     """
     embeddings, labels = numbers("embeddings", embeddings, ("clips", "d")), multi_hot("labels", labels)
     if len(embeddings) != len(labels):
@@ -50,10 +41,8 @@ def query_by_example_map(embeddings, labels, seed=0, most=100):
     per_class, chance = np.full((2, labels.shape[1]), np.nan)
     for c, label in enumerate(labels.T):
         rng = generator(seed, "query by example", c)  # one stream a class: adding classes changes no other class
-        with_class, without = (
-            clips if len(clips) <= most else rng.choice(clips, most, replace=False)
-            for clips in (np.flatnonzero(label), np.flatnonzero(label == 0))
-        )
+        sides = np.flatnonzero(label), np.flatnonzero(label == 0)
+        with_class, without = (s if len(s) <= most else rng.choice(s, most, replace=False) for s in sides)
         if len(with_class) < 2 or not len(without):
             continue
         per_class[c] = query_by_example(embeddings[with_class], embeddings[without])

@@ -1,8 +1,5 @@
-"""Made sound events: each class is a small physical model whose every number is drawn from the event's seed.
-
-Pitch, rate, timbre, repetitions, distance and room vary widely inside a class and overlap between classes, so that the
-average spectrum does not give a class away: its course in time and its harmonics do.
-"""
+"""Made sound events: each class is a small physical model whose every number is drawn from the event's seed, widely and
+overlapping between classes, so that not the average spectrum gives a class away but its course in time."""
 
 import zlib
 
@@ -35,10 +32,8 @@ def make_event(name, seed, sample_rate=16_000):
 
 
 class _Event:
-    """One event in the making: its random numbers, building blocks, and one method for each class of sounds.
-
-    Signals are (samples,) at the event's sample rate; frequencies are in Hz, onsets and decays in seconds.
-    """
+    """One event in the making: its random numbers, building blocks, and one method for each class of sounds. Signals
+    are (samples,) at the event's sample rate; frequencies are in Hz, onsets and decays in seconds."""
 
     def __init__(self, name, seed, rate):
         seed = [int(part) for part in np.atleast_1d(seed)]

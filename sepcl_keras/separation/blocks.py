@@ -1,5 +1,4 @@
-"""A dense layer for all networks; what TDCN++ is built of: scaled dense layers, PReLU with normalisation over time,
-dilated convolutions, blocks."""
+"""What TDCN++ is built of: scaled dense layers, PReLU with normalisation over time, dilated convolutions, blocks."""
 
 import keras
 from keras import ops
@@ -20,9 +19,8 @@ class ScaledDense(keras.layers.Layer):
 
     def build(self, input_shape):
         self.dense.build(input_shape)
-        self.scale = self.add_weight(
-            shape=(), initializer=keras.initializers.Constant(self.initial_scale), name="scale"
-        )
+        initial = keras.initializers.Constant(self.initial_scale)
+        self.scale = self.add_weight(shape=(), initializer=initial, name="scale")
 
     @property
     def kernel(self):
@@ -35,10 +33,8 @@ class ScaledDense(keras.layers.Layer):
 
 
 class PReLUNorm(keras.layers.Layer):
-    """PReLU with one slope, then a normalisation over time alone: each example and feature by itself.
-
-    Gamma and beta are single numbers too. Input and output (clips, frames, features).
-    """
+    """PReLU with one slope, then a normalisation over time alone, each example and feature by itself, with one gamma
+    and one beta. Input and output (clips, frames, features)."""
 
     def build(self, input_shape):
         self.slope = self.add_weight(shape=(), initializer=keras.initializers.Constant(0.1), name="slope")
@@ -68,9 +64,8 @@ class DilatedDepthwise(keras.layers.Layer):
     def call(self, x):
         frames, reach = ops.shape(x)[1], (self.kernel_size - 1) * self.dilation
         padded = ops.pad(x, ((0, 0), (reach // 2, reach - reach // 2), (0, 0)))
-        taps = [padded[:, k * self.dilation : k * self.dilation + frames] * self.kernel[k, :, 0]
-                for k in range(self.kernel_size)]  # fmt: skip
-        return sum(taps) + self.bias
+        starts = (k * self.dilation for k in range(self.kernel_size))
+        return sum(padded[:, at : at + frames] * self.kernel[k, :, 0] for k, at in enumerate(starts)) + self.bias
 
 
 class TDCNBlock(keras.layers.Layer):

@@ -49,15 +49,11 @@ def _variables(separator):
 
 
 def load_google_weights(separator, weights):
-    """Sets a `TDCNPlusPlus` from arrays named as in Google's MixIT release.
+    """Sets a `TDCNPlusPlus`, built or not, from arrays named as in Google's MixIT release.
 
-    Args:
-        separator: the network, built or not.
-        weights: dict from the original's variable name, for instance `"initial_dense/dense/kernel"`, to array. Names
-            that the network has no use for are ignored.
-
-    The first name that is missing or has another shape is refused, before anything is set. Axes of length one do not
-    count: the original's depthwise kernels are (kernel, 1, features, 1), its gammas (1,).
+    `weights` is a dict from the original's variable name, for instance `"initial_dense/dense/kernel"`, to array; names
+    that the network has no use for are ignored. The first name that is missing or has another shape is refused, before
+    anything is set. Axes of length one do not count: the original's depthwise kernels are (kernel, 1, features, 1).
     """
     _assign("load_google_weights", separator, weights)
 
@@ -73,8 +69,8 @@ def from_google_checkpoint(path, dilations=None, frame_step=None, consistency="u
     """The `TDCNPlusPlus` whose weights a TensorFlow checkpoint of Google's MixIT release holds.
 
     Its sizes are worked out from the shapes in the file; the sample rate is not in it (16 kHz for the model trained on
-    YFCC100M, 22.05 kHz for the bird models). What an optimizer keeps beside the weights is ignored; where only the
-    moving average of a weight was kept, that is taken. Needs TensorFlow to read the file, not to run the separator.
+    YFCC100M, 22.05 kHz for the bird models). Where only the moving average of a weight was kept, that is taken. Needs
+    TensorFlow to read the file, not to run the separator.
 
     Args:
         path: `model.ckpt-123`, for `model.ckpt-123.index` and its data beside it, or a folder with one checkpoint.
@@ -83,9 +79,8 @@ def from_google_checkpoint(path, dilations=None, frame_step=None, consistency="u
         frame_step: in samples; by default half of a frame, rounded up, as in the release.
         consistency: `"uniform"` or `"energy"`, which no shape tells apart, where the checkpoint predicts no weights.
 
-    Raises `BadInput` for a file that is missing or damaged, and for the first variable that does not fit.
-
-    Source: https://github.com/google-research/sound-separation, `models/neurips2020_mixit` and `models/bird_mixit`.
+    Raises `BadInput` for a file that is missing or damaged, and for the first variable that does not fit. Source:
+    https://github.com/google-research/sound-separation, `models/neurips2020_mixit` and `models/bird_mixit`.
     """
     prefix = _prefix(path_of("path", path))
     weights = _read(prefix)
@@ -147,19 +142,14 @@ def _sizes(prefix, weights, dilations, frame_step, consistency):
     ends = [int(end) for end in re.findall(r"improved_tdcn/res_dense_\d+_to_(\d+)/", "\n".join(weights))]
     per_repeat = min(ends, default=DILATIONS_OF_A_REPEAT) if dilations is None else len(dilations)
     if not per_repeat or blocks % per_repeat:
-        raise BadInput(
-            f"{prefix}: {blocks} blocks, {per_repeat} to a repeat; expected a multiple, or the dilations of one repeat."
-        )
+        given = f"{prefix}: {blocks} blocks, {per_repeat} to a repeat"
+        raise BadInput(f"{given}; expected a multiple, or the dilations of one repeat.")
     return dict(
-        num_sources=max(1, shape("dense/kernel")[-1] // num_basis),
-        num_basis=num_basis,
-        frame_length=frame_length,
+        num_sources=max(1, shape("dense/kernel")[-1] // num_basis), num_basis=num_basis, frame_length=frame_length,
         frame_step=(frame_length + 1) // 2 if frame_step is None else frame_step,
-        bottleneck=shape("initial_dense/dense/kernel")[-1],
-        hidden=hidden,
+        bottleneck=shape("initial_dense/dense/kernel")[-1], hidden=hidden,
         kernel_size=depthwise[0] * depthwise[1],  # the original convolves frames × 1
         dilations=[2**power for power in range(per_repeat)] if dilations is None else dilations,
-        repeats=blocks // per_repeat,
-        long_skips=bool(ends),
+        repeats=blocks // per_repeat, long_skips=bool(ends),
         consistency="predicted" if WEIGHTING in weights else consistency,
-    )
+    )  # fmt: skip

@@ -15,8 +15,7 @@ STRETCHES = 16
 def applies(u):
     """Whether to use this module for u (clips, frames, features): while TensorFlow traces a graph for a CPU.
 
-    JAX and XLA on a GPU fuse by themselves; torch and TensorFlow without a graph would run each small step alone. The
-    number of clips need not be known: Keras' `fit` leaves it open.
+    JAX and XLA on a GPU fuse by themselves; torch and TensorFlow without a graph would run each small step alone.
     """
     frames, features = u.shape[1:]
     if keras.backend.backend() != "tensorflow" or frames is None or frames * features < WORTH_COMPILING:
@@ -50,8 +49,7 @@ def float32(*arrays):
 def sum_over_time(function, *arrays):
     """Sum over axis 1 of the elementwise `function` of arrays (clips, frames, features): (clips, features).
 
-    Sixteen stretches of frames are added up side by side first: XLA's own loops over an axis that is not the last one
-    take two to five times as long.
+    Sixteen stretches of frames are added up side by side first: XLA's own loops take two to five times as long.
     """
     frames = arrays[0].shape[1]
     stretch = frames // STRETCHES
@@ -130,12 +128,10 @@ def activated_convolution(offsets, training):
 
     Args:
         offsets: tap k of the convolution reads the frame `offsets[k]` later, zeros beyond the clip.
-        training: whether what the gradient needs is kept; else fewer passes do, and a gradient would be traced.
+        training: whether what the gradient needs is kept; else fewer passes do. A traced one takes four times as many.
 
     The function takes u (clips, frames, features), slope, gamma, beta, taps (taps, features), bias (features,) and the
     second slope; it returns p (clips, frames, features) and its mean and variance over time (clips, features).
-
-    A traced gradient would pass four times as often over memory.
     """
 
     def convolved(u, slope, scale, offset, taps, bias, shifted=shifted):

@@ -2,16 +2,13 @@
 
 A scene has K sources, a separator M channels. K sources fall into min(K, M) groups, each of which is summed, and each
 group is heard in one channel of its own: of all such groupings and pairings the one with the largest mean improvement
-counts. Up to M sources every source is its own group, so this is the usual best permutation; channels left over do not
-count, so that spreading one event over several of them is no gain. Three sources and two channels leave three
-groupings × two pairings. With a single event there is nothing to improve: `reconstruction` tells how much of it is in
-one channel, and is never averaged with improvements.
+counts. Up to M sources this is the usual best permutation; channels left over do not count, so that spreading one event
+over several of them is no gain. With a single event there is nothing to improve: `reconstruction` tells how much of it
+is in one channel, and is never averaged with improvements.
 
-What doing nothing earns: the mixture as every channel improves by exactly 0 dB under every grouping, by construction,
-and reconstructs a single event perfectly (100 dB). The mixture in one channel and silence in the others does the
-latter too, but is far below 0 dB otherwise: the silent channel has nothing of its group (−100 dB). Where groupings
-can be chosen any separator gains by the choice, so compare improvements with the anchors', not between two and three
-events.
+The mixture as every channel improves by exactly 0 dB and reconstructs a single event perfectly (100 dB); in one
+channel, with silence in the others, it is far below 0 dB. Where groupings can be chosen any separator gains by the
+choice, so compare improvements with the anchors', not between two and three events.
 """
 
 import functools
@@ -21,7 +18,7 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 from scipy.signal import istft, stft
 
-from sepcl_keras.core.checks import BadInput, numbers
+from sepcl_keras.core.checks import BadInput, check_number, numbers
 from sepcl_keras.core.files import progress
 from sepcl_keras.separation.separate import separate
 
@@ -47,10 +44,9 @@ def _directions(name, waveforms):
 def si_snr(reference, estimate):
     """Scale-invariant signal-to-noise ratio in dB (...,) of waveforms (..., samples); leading axes broadcast.
 
-    Means are removed; the part of the estimate along the reference is signal, the rest noise. Limited to ±100 dB: a
-    perfect estimate has +100; an estimate without anything of the reference has −100, and so has every pair with a
-    silent (constant) reference or estimate. Raises `BadInput` for NaN, infinity and shapes that do not fit.
-    Source: Le Roux et al. 2019.
+    Means are removed; the part of the estimate along the reference is signal, the rest noise. Limited to ±100 dB; an
+    estimate without anything of the reference has −100, and so has every pair with a silent (constant) reference or
+    estimate. Raises `BadInput` for NaN, infinity and shapes that do not fit. Source: Le Roux et al. 2019.
     """
     reference, estimate = _directions("reference", reference), _directions("estimate", estimate)
     leading = zip(reference.shape[-2::-1], estimate.shape[-2::-1], strict=False)
@@ -67,29 +63,22 @@ def groupings(sources, groups):
     if not 0 < groups <= sources:
         return [()] if sources == groups else []  # nothing is in no groups, in one way
     last = sources - 1  # is a group of its own, or joins one
-    alone = [(*found, (last,)) for found in groupings(last, groups - 1)]
-    return alone + [
-        (*found[:i], (*found[i], last), *found[i + 1 :]) for found in groupings(last, groups) for i in range(groups)
-    ]
+    alone, others = [(*found, (last,)) for found in groupings(last, groups - 1)], groupings(last, groups)
+    return alone + [(*found[:i], (*found[i], last), *found[i + 1 :]) for found in others for i in range(groups)]
 
 
 def fit_channels(references, estimates, mixture):
     """The grouping of sources and the pairing with channels that improve most on the mixture.
 
-    Args:
-        references: sources (sources, samples).
-        estimates: channels (channels, samples); at least two, where there are two sources or more.
-        mixture: (samples,).
-
-    Returns:
-        dict of lists, an entry a group: `groups` (which sources are summed), `channels` (which channel each group is
-        paired with), `si_snr` of that pair and its `improvement` on the mixture's SI-SNR, both in dB.
+    References are (sources, samples), estimates (channels, samples), at least two for several sources, the mixture
+    (samples,). Returns a dict of lists, an entry a group: `groups` (which sources are summed), `channels` (which
+    channel each group is paired with), `si_snr` of that pair and its `improvement` on the mixture's SI-SNR, both in dB.
     """
     references = numbers("references", references, ("sources", "samples"))
     estimates = numbers("estimates", estimates, ("channels", "samples"))
     mixture = numbers("mixture", mixture, ("samples",))
-    if not references.shape[1] == estimates.shape[1] == len(mixture):
-        samples = (references.shape[1], estimates.shape[1], len(mixture))
+    samples = (references.shape[1], estimates.shape[1], len(mixture))
+    if len(set(samples)) > 1:
         raise BadInput(f"references, estimates and mixture of {samples} samples: expected as many in all three.")
     if len(estimates) < min(2, len(references)):  # all sources in one group are the mixture: nothing to improve
         raise BadInput(f"estimates with {len(estimates)} channels: expected at least 2 for several sources.")
@@ -97,24 +86,19 @@ def fit_channels(references, estimates, mixture):
     rows = {group: row for row, group in enumerate(dict.fromkeys(group for found in candidates for group in found))}
     sums = np.stack([references[list(group)].sum(axis=0) for group in rows])
     fits = si_snr(sums[:, None], np.concatenate([mixture[None], estimates])[None])  # (groups, 1 + channels)
-    best = None
-    for groups in candidates:
+
+    def paired(groups):
         found = fits[[rows[group] for group in groups]]
         gain = found[:, 1:] - found[:, :1]
         order, channels = linear_sum_assignment(gain, maximize=True)
-        if best is None or gain[order, channels].mean() > np.mean(best["improvement"]):
-            best = {
-                "groups": [list(group) for group in groups], "channels": channels.tolist(),
-                "si_snr": found[order, 1 + channels].tolist(), "improvement": gain[order, channels].tolist(),
-            }  # fmt: skip
-    return best
+        pairs = {"groups": [list(group) for group in groups], "channels": channels.tolist()}
+        return pairs | {"si_snr": found[order, 1 + channels].tolist(), "improvement": gain[order, channels].tolist()}
+
+    return max(map(paired, candidates), key=lambda fit: np.mean(fit["improvement"]))
 
 
 def si_snr_improvement(references, estimates, mixture):
-    """SI-SNR in dB that estimates gain over the mixture (samples,): the mean over the groups of `fit_channels`.
-
-    References are (sources, samples), estimates (channels, samples).
-    """
+    """SI-SNR in dB that estimates gain over the mixture: the mean over the groups of `fit_channels`."""
     return float(np.mean(fit_channels(references, estimates, mixture)["improvement"]))
 
 
@@ -126,10 +110,8 @@ def ideal_ratio_mask(references, mixture):
     """
     references, mixture = np.asarray(references), np.asarray(mixture)
     if references.ndim != 2 or references.shape[1:] != mixture.shape or len(mixture) < WINDOW:
-        raise BadInput(
-            f"references {references.shape}, mixture {mixture.shape}: expected (sources, samples) and (samples,), at "
-            f"least {WINDOW} samples."
-        )
+        shapes = f"references {references.shape}, mixture {mixture.shape}"
+        raise BadInput(f"{shapes}: expected (sources, samples) and (samples,), at least {WINDOW} samples.")
     size = dict(nperseg=WINDOW, noverlap=WINDOW - HOP)
     magnitude = np.abs(stft(references, **size)[2])  # (sources, frequencies, frames)
     share = magnitude / (magnitude.sum(axis=0) + 1e-12)
@@ -157,13 +139,11 @@ def _record(index, scene, fit, channels):
 
 def _separate(name, separator, mixtures):
     apply = functools.partial(separate, separator) if isinstance(separator, keras.Model) else separator
-    channels = numbers(
-        f"channels of {name}", keras.ops.convert_to_numpy(apply(mixtures)), ("clips", "channels", "samples")
-    )
+    channels = keras.ops.convert_to_numpy(apply(mixtures))
+    channels = numbers(f"channels of {name}", channels, ("clips", "channels", "samples"))
     if channels.shape[0::2] != mixtures.shape or channels.shape[1] < 2:
-        raise BadInput(
-            f"channels of {name} {channels.shape}: expected ({len(mixtures)}, 2 or more, {mixtures.shape[1]})."
-        )
+        expected = f"({len(mixtures)}, 2 or more, {mixtures.shape[1]})"
+        raise BadInput(f"channels of {name} {channels.shape}: expected {expected}.")
     return channels
 
 
@@ -176,17 +156,15 @@ def evaluate_separation(separators, scenes, most=100):
         scenes: `Scenes` that no training has heard.
         most: scenes at most of each number of events, the first ones.
 
-    Returns:
-        dict from name, the anchors first, to a list of records, a dict for each scene that JSON can hold: `scene` (its
-        index), `events`, `classes` of its sources, `groups` of sources and the `channels` they are paired with as in
-        `fit_channels`, `shares` of the energy of each channel in that of all (0 where all are silent), and, in dB,
-        either the `improvement` of each group, or, for a scene of one event, the `reconstruction`: the SI-SNR of the
-        channel that fits it best. The ideal mask has a channel for each group.
+    Returns a dict from name, the anchors first, to a list of records, a dict for each scene that JSON can hold: `scene`
+    (its index), `events`, `classes` of its sources, `groups` and `channels` as in `fit_channels`, `shares` of the
+    energy of each channel in that of all (0 where all are silent), and, in dB, either the `improvement` of each group,
+    or, for a scene of one event, the `reconstruction`: the SI-SNR of the channel that fits it best. The ideal mask has
+    a channel for each group.
     """
     if not separators or set(separators) & set(ANCHORS):
         raise BadInput(f"separators {list(separators)}: expected at least one, none called {' or '.join(ANCHORS)}.")
-    if most < 1:
-        raise BadInput(f"most={most}: expected at least one scene of each number of events.")
+    check_number("most", most, least=1, whole=True)
     numbers_of_events = np.asarray(scenes.number_of_events)
     chosen = np.sort(np.concatenate([np.flatnonzero(numbers_of_events == k)[:most] for k in set(numbers_of_events)]))
     records = {name: [] for name in (*ANCHORS, *separators)}
@@ -222,12 +200,11 @@ def _statistics(records, values):
 def summary(records):
     """What `evaluate_separation` found, in few numbers that JSON can hold.
 
-    Returns:
-        dict from name to `reconstruction` (of scenes of one event; None without any), `improvement` (a dict from the
-        number of events, "2" or more, of each scene's mean) and `classes` (label → `sources`, how many, and their
-        `median` improvement, of scenes of two events). The first two are dicts: `scenes` (how many), `median` and
-        `quartiles` in dB, `loudest_share` (median share of the energy in the loudest channel), and, for improvements,
-        `improved`, the share of scenes above 0 dB.
+    Returns a dict from name to `reconstruction` (of scenes of one event; None without any), `improvement` (a dict from
+    the number of events, "2" or more, of each scene's mean) and `classes` (label → `sources`, how many, and their
+    `median` improvement, of scenes of two events). The first two are dicts: `scenes` (how many), `median` and
+    `quartiles` in dB, `loudest_share` (median share of the energy in the loudest channel), and, for improvements,
+    `improved`, the share of scenes above 0 dB.
     """
     found = {}
     for name, every in records.items():
@@ -235,8 +212,8 @@ def summary(records):
         single, classes, improvement = by_number.pop(1, []), {}, {}
         for events, some in by_number.items():
             values = improvements(some, events)
-            # Rounding alone must not improve a scene.
-            improvement[str(events)] = _statistics(some, values) | {"improved": float(np.mean(values > 1e-6))}
+            improved = float(np.mean(values > 1e-6))  # rounding alone must not improve a scene
+            improvement[str(events)] = _statistics(some, values) | {"improved": improved}
         for record in by_number.get(2, []):
             for (source,), value in zip(record["groups"], record["improvement"]):
                 classes.setdefault(record["classes"][source], []).append(value)

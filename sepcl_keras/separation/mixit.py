@@ -42,15 +42,11 @@ class MixIT(keras.losses.Loss):
     Args:
         max_snr: dB beyond which a better estimate earns nothing; a `base_loss` does not use it.
         base_loss: a function (references (..., samples), estimates (..., samples)) → losses (...) in place of the
-            formula above, `keras.losses.mean_absolute_error` for instance. To be saved it must be registered with
-            Keras.
+            formula above, `keras.losses.mean_absolute_error` for instance. To be saved it must be registered.
 
-    Call arguments:
-        references: (clips, 2, samples), the two mixtures that were summed.
-        estimates: (clips, sources, samples), at most 8 sources. Half precision is taken to float32.
-
-    Raises:
-        BadInput: for other shapes, a `max_snr` that is no number; on saving, a `base_loss` that is not registered.
+    Call arguments are references (clips, 2, samples), the two mixtures that were summed, and estimates (clips, sources,
+    samples) of at most 8 sources. Half precision is taken to float32. Raises `BadInput` for other shapes, a `max_snr`
+    that is no number; on saving, a `base_loss` that is not registered.
 
     Source: Wisdom et al. 2020, `log_mse_loss` of its release.
     """
@@ -66,15 +62,13 @@ class MixIT(keras.losses.Loss):
         references = ops.cast(references, "float32")
         if self.base_loss is not None:
             return ops.mean(self.base_loss(references, remixes), axis=-1)
-        error = ops.sum(ops.square(references - remixes), axis=-1)
-        return ops.mean(self._decibel(error, self._energy(references)), axis=-1)
+        error, energy = (ops.sum(ops.square(x), axis=-1) for x in (references - remixes, references))
+        return ops.mean(self._decibel(error, energy), axis=-1)
 
     def best_remix(self, references, estimates):
-        """The remixes with the smallest loss, (clips, 2, samples), and their assignment, (clips, 2, sources).
-
-        The assignment holds a one where an estimate went to a reference, else a zero. Gradients flow through the
-        remixes, none through the choice.
-        """
+        """The remixes with the smallest loss, (clips, 2, samples), and their assignment, (clips, 2, sources): a one
+        where an estimate went to a reference, else a zero. Gradients flow through the remixes, none through the
+        choice."""
         self._check(tuple(references.shape), tuple(estimates.shape))
         references, estimates = ops.cast(references, "float32"), ops.cast(estimates, "float32")
         search = self._search_gram if self.base_loss is None else self._search_mixes
@@ -87,10 +81,9 @@ class MixIT(keras.losses.Loss):
         # None: not yet known, while TensorFlow traces
         differ = any(len({*pair} - {None}) > 1 for pair in zip(references[::2], estimates[::2], strict=False))
         if len(references) != 3 or len(estimates) != 3 or references[1] != 2 or differ:
-            raise BadInput(
-                f"MixIT: references of shape {references} and estimates of shape {estimates}; "
-                "expected (clips, 2, samples) and (clips, sources, samples), of the same clips and samples."
-            )
+            given = f"references of shape {references} and estimates of shape {estimates}"
+            expected = "(clips, 2, samples) and (clips, sources, samples), of the same clips and samples"
+            raise BadInput(f"MixIT: {given}; expected {expected}.")
         if estimates[1] > 8:
             raise BadInput(f"MixIT: {estimates[1]} estimates; expected at most 8, because every assignment is tried.")
 
@@ -100,7 +93,7 @@ class MixIT(keras.losses.Loss):
         cross = ops.matmul(references, turned)  # (clips, 2, sources)
         gram = ops.reshape(ops.matmul(estimates, turned), (-1, 1, sources**2))
         terms = ops.concatenate([cross, ops.repeat(gram, 2, axis=1)], axis=-1)  # (clips, 2, M + M²)
-        energy = self._energy(references)[:, :, None]
+        energy = ops.sum(ops.square(references), axis=-1, keepdims=True)
         # |y - aS|² = |y|² - 2 a·(yS') + a SS' a'. Not by `matmul`: on a GPU it may round these few numbers to ten bits,
         # and what is left of their difference near a perfect estimate would be noise.
         form = ops.convert_to_tensor(quadratic_form(sources))
@@ -116,9 +109,6 @@ class MixIT(keras.losses.Loss):
             losses.append(ops.mean(self.base_loss(targets, remixes), axis=-1))
         return ops.stop_gradient(ops.concatenate(losses, axis=1))
 
-    def _energy(self, references):
-        return ops.sum(ops.square(references), axis=-1)
-
     def _decibel(self, error, energy):
         return 10.0 / math.log(10.0) * ops.log(error + 10 ** (-self.max_snr / 10) * energy + STABILISER)
 
@@ -127,10 +117,8 @@ class MixIT(keras.losses.Loss):
             kind = self.base_loss if inspect.isfunction(self.base_loss) else type(self.base_loss)
             registered = keras.saving.get_registered_object(keras.saving.get_registered_name(kind)) is kind
             if not registered and not kind.__module__.startswith("keras."):
-                raise BadInput(
-                    f"MixIT: base_loss {kind.__name__}; expected one registered by "
-                    "keras.saving.register_keras_serializable, else it cannot be saved."
-                )
+                known_by = "keras.saving.register_keras_serializable"
+                raise BadInput(f"MixIT: base_loss {kind.__name__}; expected one registered by {known_by}, to be saved.")
         saved = {"max_snr": self.max_snr, "base_loss": keras.saving.serialize_keras_object(self.base_loss)}
         return super().get_config() | saved
 
@@ -153,10 +141,9 @@ class SeparationModel(TensorFlowStep, keras.Model):
     def pair(waveforms):
         """(2N, samples) to the references (N, 2, samples)."""
         check_axes("SeparationModel: waveforms", waveforms.shape, "clips", "samples")
-        if (waveforms.shape[0] or 0) % 2:
-            raise BadInput(
-                f"SeparationModel: {waveforms.shape[0]} waveforms; expected an even number, two for a mixture."
-            )
+        clips = waveforms.shape[0]
+        if (clips or 0) % 2:
+            raise BadInput(f"SeparationModel: {clips} waveforms; expected an even number, two for a mixture.")
         return ops.reshape(waveforms, (-1, 2, waveforms.shape[-1]))
 
     def call(self, waveforms, training=None):
@@ -166,7 +153,6 @@ class SeparationModel(TensorFlowStep, keras.Model):
     def compute_loss(self, x=None, y=None, y_pred=None, sample_weight=None, training=True):
         references = self.pair(x)
         losses = self.mixit.call(references, y_pred)  # (N,)
-        energy = ops.sum(ops.square(references), axis=-1)
-        level = ops.mean(ops.log10(energy + 1e-8), axis=-1) * 10.0
+        level = 10.0 * ops.mean(ops.log10(ops.sum(ops.square(references), axis=-1) + STABILISER), axis=-1)
         self.snr_tracker.update_state(level - losses)
         return ops.mean(losses)

@@ -12,15 +12,8 @@ CONSISTENCY = ("predicted", "uniform", "energy")
 
 
 def mixture_consistency(mixture, sources, weights):
-    """Shares out what is missing, so that the sources sum to the mixture.
-
-    Args:
-        mixture: (clips, samples). sources: (clips, sources, samples).
-        weights: (clips, sources), summing to one.
-
-    Returns:
-        (clips, sources, samples), whose sum over sources is the mixture.
-    """
+    """The sources (clips, sources, samples), to which what they lack of the mixture (clips, samples) is shared out by
+    weights (clips, sources) that sum to one, so that they sum to the mixture."""
     missing = mixture - ops.sum(sources, axis=1)
     return sources + weights[:, :, None] * missing[:, None, :]
 
@@ -36,8 +29,7 @@ class TDCNPlusPlus(keras.Model):
     """Separates mixtures (clips, samples) into channels (clips, sources, samples) that sum to the mixture.
 
     Args:
-        num_sources: channels to make, M.
-        num_basis: learned basis functions.
+        num_sources: channels to make, M. num_basis: learned basis functions.
         frame_length, frame_step: of the basis, in samples.
         bottleneck, hidden: features between and inside the blocks.
         kernel_size, dilations, repeats: of the depthwise convolutions; `dilations` are used in each repeat.
@@ -63,9 +55,7 @@ class TDCNPlusPlus(keras.Model):
             bottleneck=bottleneck, hidden=hidden, kernel_size=kernel_size, dilations=tuple(dilations),
             repeats=repeats, long_skips=long_skips, consistency=consistency,
         )  # fmt: skip
-        sizes = {
-            name: value for name, value in self.config.items() if name not in ("dilations", "long_skips", "consistency")
-        }
+        sizes = {k: v for k, v in self.config.items() if k not in ("dilations", "long_skips", "consistency")}
         for name, value in [*sizes.items(), *(("dilations", dilation) for dilation in self.config["dilations"])]:
             check_number(f"TDCNPlusPlus: {name}", value, least=1, whole=True)
         if frame_step > frame_length:
@@ -125,11 +115,8 @@ class TDCNPlusPlus(keras.Model):
         if rest:
             frames = ops.pad(frames, ((0, 0), (0, 0), (0, 0), (0, rest)))
         # Split and not sliced: TensorFlow's gradient of slices fills an array with zeros for each.
-        chunks = [
-            ops.pad(chunk, ((0, 0), (0, 0), (k, overlap - 1 - k), (0, 0)))
-            for k, chunk in enumerate(ops.split(frames, overlap, axis=-1))
-        ]
-        total = sum(chunks)  # (clips, sources, hops, step)
+        chunks = enumerate(ops.split(frames, overlap, axis=-1))
+        total = sum(ops.pad(chunk, ((0, 0), (0, 0), (k, overlap - 1 - k), (0, 0))) for k, chunk in chunks)
         return ops.reshape(total, (-1, sources, ops.shape(total)[2] * step))[:, :, :samples]
 
     def call(self, mixture, training=None):
@@ -139,10 +126,9 @@ class TDCNPlusPlus(keras.Model):
         x = self.initial(coefficients)  # (clips, frames, bottleneck)
         repeat_inputs = {}
         for index, block in enumerate(self.blocks):
-            if index in self.starts:
+            if self.skips and index in self.starts:
                 for earlier, y in repeat_inputs.items():
-                    if self.skips:
-                        x = x + self.skips[f"{earlier}_{index}"](y)
+                    x = x + self.skips[f"{earlier}_{index}"](y)
                 repeat_inputs[index] = x
             x = block(x, training=training)
         masks = self.masks(x)
@@ -177,17 +163,14 @@ def start_from_mdct(separator):
     """Sets the untrained basis of a `TDCNPlusPlus` to cosines that rebuild any signal, instead of random numbers.
 
     Each cosine of the modified discrete cosine transform stands twice, with both signs, because the encoder's ReLU
-    keeps one; the decoder is the transpose, and overlapping frames add up to the input. Training goes on from there.
-    The original starts from random numbers and spends its first thousands of steps on finding such a basis.
-
-    The basis has as many functions as a frame has samples, and frames overlap by half; anything else is refused.
+    keeps one; the decoder is the transpose, and overlapping frames add up to the input. The original spends its first
+    thousands of steps on finding such a basis. It has as many functions as a frame has samples, and frames overlap by
+    half; anything else is refused.
     """
-    length, step = separator.config["frame_length"], separator.config["frame_step"]
-    if separator.config["num_basis"] != length or length != 2 * step:
-        raise BadInput(
-            f"start_from_mdct: {separator.config['num_basis']} basis functions on frames of {length} samples every "
-            f"{step}; expected as many functions as samples, and half as many between frames."
-        )
+    basis, length, step = (separator.config[name] for name in ("num_basis", "frame_length", "frame_step"))
+    if basis != length or length != 2 * step:
+        given = f"{basis} basis functions on frames of {length} samples every {step}"
+        raise BadInput(f"start_from_mdct: {given}; expected as many functions as samples, half as many between frames.")
     sample, band = np.arange(length)[:, None] + 0.5, np.arange(step) + 0.5
     window = np.sin(np.pi * sample / length) * np.sqrt(2 / step)
     cosines = window * np.cos(np.pi / step * (sample + step / 2) * band)  # (samples, bands)

@@ -3,7 +3,7 @@
 import keras
 
 from sepcl_keras.core.backend import make_repeatable
-from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.checks import one_of
 from sepcl_keras.core.draws import stream
 from sepcl_keras.core.saved import save_model
 from sepcl_keras.separation.mixit import SeparationModel
@@ -40,18 +40,14 @@ def train_separator(mixtures, profile, seed, folder):
     make_repeatable(stream(seed, "weights of the separator"))
     separator = TDCNPlusPlus(**profile.separator)
     separator.build((None, None))
-    if profile.separator_start == "mdct":
+    if one_of("separator_start", profile.separator_start, ("mdct", "random")) == "mdct":
         start_from_mdct(separator)
-    elif profile.separator_start != "random":
-        raise BadInput(f"separator_start={profile.separator_start!r}: expected 'mdct' or 'random'.")
     crop = round(profile.separator_seconds * profile.sample_rate)
-    snapshots = Snapshots(separator, profile.snapshot_steps, folder)
-    return fit(
-        SeparationModel(separator),
-        lambda steps: Batches(mixtures, crop, profile.separator_batch, steps, stream(seed, "separator")),
-        profile.snapshot_steps["S2"],
-        profile.separator_learning_rate,
-        callbacks=[snapshots],
-        folder=folder,
-        definition={"sizes": profile.separator, "start": profile.separator_start, "seed": seed},
-    )
+
+    def batches(steps):
+        return Batches(mixtures, crop, profile.separator_batch, steps, stream(seed, "separator"))
+
+    callbacks = [Snapshots(separator, profile.snapshot_steps, folder)]
+    definition = {"sizes": profile.separator, "start": profile.separator_start, "seed": seed}
+    steps, rate = profile.snapshot_steps["S2"], profile.separator_learning_rate
+    return fit(SeparationModel(separator), batches, steps, rate, None, callbacks, folder, definition)

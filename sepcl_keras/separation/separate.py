@@ -42,41 +42,34 @@ def separate_file(
 
     The recording may have any length, sample rate and number of channels; it is read, averaged to one channel and
     resampled as it goes, and never held whole. One of at most `piece_seconds` is separated at once, exactly as by the
-    separator. A longer one is cut into pieces of that length which overlap; they are cross-faded there by weights that
-    sum to one, so the channels still sum to the recording. A separator may name its channels anew in each piece: those
-    that agree much better with other channels of the piece before, where the two overlap, change places. A source that
-    is silent in an overlap may still go on in another channel.
+    separator. A longer one is cut into pieces which overlap; they are cross-faded there by weights that sum to one, so
+    the channels still sum to the recording. A separator may name its channels anew in each piece: those that agree much
+    better with other channels of the piece before, where the two overlap, change places. A source that is silent in an
+    overlap may still go on in another channel.
 
     Args:
         path: of a wav, ogg, flac or mp3 file.
-        folder: for the outputs, made if need be. They are mono wav files of 32-bit floats: 16-bit integers would round
-            each channel and clip those louder than full scale, and the sum would be the recording no more.
+        folder: for the outputs, made if need be: mono wav files of 32-bit floats (16-bit integers would round and clip,
+            and the sum would be the recording no more).
         separator: a `TDCNPlusPlus`.
         sample_rate: in Hz, the one that the separator was trained at; the outputs have it too.
-        piece_seconds: length of the pieces. Longer ones come closer to separating the whole, and need more memory; two
-            are separated at a time where that is faster.
+        piece_seconds: length of the pieces. Longer ones come closer to separating the whole, and need more memory.
         overlap: what neighbouring pieces have in common, as a share of a piece: 0.5 or less.
         overwrite: whether files of these names may be replaced.
         show: whether to show the progress, in seconds of the recording.
 
-    Returns:
-        Paths of the outputs. They get these names at the end: an interruption leaves nothing behind.
-
-    Raises `BadInput` for a file that is missing, unreadable, empty or not finite, outputs that exist or cannot be made,
-    and lengths that do not fit.
+    Returns paths of the outputs, which get these names at the end: an interruption leaves nothing behind. Raises
+    `BadInput` for a file that is missing, unreadable, empty or not finite, outputs that exist or cannot be made, and
+    lengths that do not fit.
     """
     path, folder = path_of("path", path), path_of("folder", folder)
     check_number("sample_rate", sample_rate, least=1, whole=True)
-    try:
-        length = round(piece_seconds * sample_rate)
-        common = round(overlap * length)
-        fits = 1 <= common <= length / 2
-    except (TypeError, ValueError, OverflowError):  # not a number
-        fits = False
-    if not fits:
-        raise BadInput(
-            f"piece_seconds={piece_seconds!r}, overlap={overlap!r}: expected an overlap of a sample to half a piece."
-        )
+    check_number("piece_seconds", piece_seconds, above=0)
+    check_number("overlap", overlap, above=0)
+    length = round(piece_seconds * sample_rate)
+    common = round(overlap * length)
+    if not 1 <= common <= length / 2:
+        raise BadInput(f"overlap={overlap!r}: expected an overlap of a sample to half a piece.")
     numbers = range(1, separator.config["num_sources"] + 1)
     outputs = [folder / f"{path.stem}_channel{number}.wav" for number in numbers]
     in_the_way = next((parent for parent in (folder, *folder.parents) if parent.is_file()), None)
@@ -109,8 +102,8 @@ def separate_file(
 def _pieces(blocks, length, hop):
     """Overlapping pieces (samples,) of a sound that comes in blocks, each with the number of samples new in it.
 
-    All have one length, so that a network is compiled once: the last one begins earlier than it would have to, because
-    padding would change what the separator normalises by. A sound shorter than that is one piece.
+    All have one length, so that a network is compiled once; the last one begins earlier, because padding would change
+    what the separator normalises by. A sound shorter than that is one piece.
     """
     buffer, fresh, wanted = np.zeros(0, "float32"), 0, length
     for block in blocks:
@@ -127,14 +120,13 @@ def _in_order(function, items):
     """Yields `function(item)` of one item after the other; on TensorFlow on a CPU two are worked on at a time.
 
     A network's small operations leave the second core waiting: a recording of 600 s took 26 % less time so with the
-    tiny profile's network, 8 % less with the paper's. The first item is worked on alone, because it compiles what the
-    others use.
+    tiny profile's network, 8 % less with the paper's.
     """
     items = iter(items)
     if keras.backend.backend() != "tensorflow" or processes(2) < 2:
         yield from map(function, items)
         return
-    yield from map(function, itertools.islice(items, 1))
+    yield from map(function, itertools.islice(items, 1))  # alone, because it compiles what the others use
     pool = ThreadPoolExecutor(2, "separating")
     try:
         waiting = deque(pool.submit(function, item) for item in itertools.islice(items, 3))
@@ -147,11 +139,8 @@ def _in_order(function, items):
 
 
 def _joined(pieces, separate, overlap):
-    """Channels (sources, samples) of the whole sound, in order, some samples at a time.
-
-    The end of each piece is held back until the next one is there. Where two pieces overlap by more than `overlap`, as
-    the last two do, the later one's beginning goes unused.
-    """
+    """Channels (sources, samples) of the whole sound, in order, some samples at a time. The end of each piece is held
+    back until the next one is there; what the last two overlap by beyond `overlap` goes unused."""
     fade = np.square(np.sin(np.pi / 2 * (np.arange(overlap) + 0.5) / overlap)).astype("float32")
     tail = None
     for channels, fresh in _in_order(lambda cut: (separate(cut[0][None])[0], cut[1]), pieces):
@@ -175,9 +164,8 @@ def _joined(pieces, separate, overlap):
 def _matched(before, after, order):
     """Which channels (sources, samples) of `after` continue those of `before`: indices, `order` unless clearly others.
 
-    Where an overlap is quiet or its edges are uncertain, the best order is often a wrong one by chance, and one wrong
-    exchange mislabels the rest of the recording; while a trained separator mostly keeps its order. So a set of channels
-    changes places only if that leaves a quarter of its squared difference or less.
+    Where an overlap is quiet, the best order is often a wrong one by chance, and one wrong exchange mislabels the rest
+    of the recording. So channels change places only if that leaves a quarter of their squared difference or less.
     """
     cost = np.array([np.square(row - after[order]).sum(axis=-1) for row in before])
     best, matched = linear_sum_assignment(cost)[1], order.copy()

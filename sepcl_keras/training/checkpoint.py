@@ -19,9 +19,8 @@ class Checkpoint(keras.callbacks.Callback):
     """Keeps one checkpoint of a training in `folder`, written at the ends of epochs, whole or not at all.
 
     It holds all that the steps to come depend on: every variable of the model, with the state of its random generators
-    (which neither `.keras` nor `.weights.h5` keeps), those of the optimizer, whose step count is the place in the
-    learning rate's schedule, and the `Record`. Data are left to be a function of seed, epoch and step. Metrics start
-    anew with each epoch, so the ends of epochs are where nothing else is under way.
+    (which neither `.keras` nor `.weights.h5` keeps), those of the optimizer, with its step count, and the `Record`.
+    Data are left to be a function of seed, epoch and step. Metrics start anew with each epoch.
 
     Args:
         model: compiled, with a built optimizer.
@@ -55,10 +54,8 @@ class Checkpoint(keras.callbacks.Callback):
         ours, theirs = self.definition, header.get("definition", {})
         if header.get("format") != FORMAT or theirs != ours:
             others = sorted(name for name in {*ours, *theirs} if ours.get(name) != theirs.get(name))
-            raise BadInput(
-                f"{self.path}: a checkpoint of another training, by its {', '.join(others) or 'format'}; expected one "
-                "of this training, or none."
-            )
+            what = f"a checkpoint of another training, by its {', '.join(others) or 'format'}"
+            raise BadInput(f"{self.path}: {what}; expected one of this training, or none.")
         for variable, array in zip(self.variables, arrays, strict=True):
             variable.assign(array)
         self.record.first_losses, self.record.history = header["first_losses"], header["history"]
@@ -67,22 +64,18 @@ class Checkpoint(keras.callbacks.Callback):
     def _read(self):
         """The header, empty where it is another's archive, and the arrays, none where it is of another training."""
         with zipfile.ZipFile(self.path) as archive:
-            header, arrays = {}, []
-            if "header.json" in archive.namelist():
-                header = json.loads(archive.read("header.json"))
-            if header.get("definition") == self.definition:
-                for index in range(len(self.variables)):
-                    with archive.open(f"{index}.npy") as file:
-                        arrays.append(np.lib.format.read_array(file, allow_pickle=False))
+            named = "header.json" in archive.namelist()
+            header, arrays = json.loads(archive.read("header.json")) if named else {}, []
+            for index in range(len(self.variables) if header.get("definition") == self.definition else 0):
+                with archive.open(f"{index}.npy") as file:
+                    arrays.append(np.lib.format.read_array(file, allow_pickle=False))
         return header, arrays
 
     def on_epoch_end(self, epoch, logs=None):
         if not self.sparing.due() and epoch + 1 < self.params["epochs"]:
             return
-        header = {
-            "format": FORMAT, "definition": self.definition, "epochs": epoch + 1,
-            "first_losses": self.record.first_losses, "history": self.record.history,
-        }  # fmt: skip
+        header = {"format": FORMAT, "definition": self.definition, "epochs": epoch + 1}
+        header |= {"first_losses": self.record.first_losses, "history": self.record.history}
         # Not np.savez, which on a full disk leaves an open archive behind that complains when it is collected.
         with atomic(self.path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
             archive.writestr("header.json", json.dumps(header))

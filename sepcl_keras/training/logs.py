@@ -18,15 +18,13 @@ DETAILS = ("alignment", "uniformity", "spread", "gradient_norm")  # in the recor
 class Record(keras.callbacks.Callback):
     """The losses of the first ten steps, and each epoch's metrics.
 
-    The first losses are what two runs of one seed are compared by. To the metrics of the model it adds `NAME_chance`
-    where guessing has a value, `gradient_norm`, the mean over the epoch's steps of the norm before clipping, and
-    `clips_per_second`, with all that an epoch does, the first one's compilation too. Callbacks after it see them all. A
-    loss that is not finite ends the training.
+    To the metrics of the model it adds `NAME_chance` where guessing has a value, `gradient_norm`, the mean over the
+    epoch's steps of the norm before clipping, and `clips_per_second`, with all that an epoch does, the first one's
+    compilation too. Callbacks after it see them all. A loss that is not finite ends the training.
 
     Args:
         clips: in a batch. steps: in an epoch. epochs: of the whole training.
-        chance: dict from a metric's name to the value that guessing gives.
-        show: whether to print a line for each epoch.
+        chance: dict from a metric's name to the value that guessing gives. show: whether to print each epoch's line.
     """
 
     def __init__(self, clips, steps, epochs, chance, show):
@@ -62,17 +60,15 @@ class Record(keras.callbacks.Callback):
         if self.show:
             print(self._line(epoch, logs), flush=True)
         if not np.isfinite(self.history["loss"][-1]):
-            raise BadInput(
-                f"training diverged in epoch {epoch + 1}: the loss is not finite; expected a lower learning rate."
-            )
+            what = f"training diverged in epoch {epoch + 1}: the loss is not finite"
+            raise BadInput(f"{what}; expected a lower learning rate.")
 
     def _line(self, epoch, logs):
         total = self.steps * self.epochs
-        hidden, values = {"clips_per_second", *DETAILS, *(f"{name}_chance" for name in self.chance)}, []
-        for name, value in sorted(logs.items(), key=lambda item: item[0] != "loss"):
-            if name not in hidden:
-                beside = f" (chance {self.chance[name]:.3f})" if name in self.chance else ""
-                values.append(f"{name} {value:.3f}{beside}")
+        hidden = {"clips_per_second", *DETAILS, *(f"{name}_chance" for name in self.chance)}
+        beside = {name: f" (chance {value:.3f})" for name, value in self.chance.items()}
+        shown = sorted((name for name in logs if name not in hidden), key=lambda name: name != "loss")
+        values = [f"{name} {logs[name]:.3f}{beside.get(name, '')}" for name in shown]
         step = f"step {self.steps * (epoch + 1):{len(str(total))}} of {total}"
         return f"{step}: {', '.join(values)}, {logs['clips_per_second']:.0f} clips/s"
 
@@ -80,23 +76,16 @@ class Record(keras.callbacks.Callback):
 class Log(keras.callbacks.Callback):
     """Keeps the record as `folder/log.csv`, a row for each epoch, and in `folder/tensorboard`, where that is installed.
 
-    A training that goes on from a checkpoint begins both anew from its record: whatever it was stopped in, no row is
-    there twice and none is missing.
+    A training that goes on from a checkpoint begins both anew from its record: no row is there twice, none is missing.
     """
 
     def __init__(self, folder, record):
         super().__init__()
-        self.folder, self.record, self.board = Path(folder), record, None
-
-    def _row(self, epoch):
-        history = self.record.history
-        return {"step": self.record.steps * (epoch + 1)} | {name: values[epoch] for name, values in history.items()}
-
-    def on_train_begin(self, logs=None):
-        self.shown = 0
+        self.folder, self.record, self.board, self.shown = Path(folder), record, None, 0
 
     def on_epoch_end(self, epoch, logs=None):
-        rows = [self._row(done) for done in range(epoch + 1)]
+        steps, history = self.record.steps, self.record.history
+        rows = [{"step": steps * (done + 1)} | {k: v[done] for k, v in history.items()} for done in range(epoch + 1)]
         lines = [",".join(rows[0]), *(",".join(f"{value:.8g}" for value in row.values()) for row in rows)]
         with atomic(self.folder / "log.csv") as temporary:
             temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -111,9 +100,8 @@ class Log(keras.callbacks.Callback):
             import tensorboard  # noqa: F401  what TensorFlow writes scalars by
             import tensorflow as tf
         except ImportError:
-            print(
-                f"{self.folder}: no log for TensorBoard, which needs tensorflow and tensorboard; log.csv has the same."
-            )
+            needs = "which needs tensorflow and tensorboard; log.csv has the same"
+            print(f"{self.folder}: no log for TensorBoard, {needs}.")
             return None
         if keras.backend.backend() != "tensorflow":
             with contextlib.suppress(RuntimeError):  # where TensorFlow is at work already

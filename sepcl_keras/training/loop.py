@@ -17,9 +17,8 @@ STEPS_IN_EPOCH = 25  # at most: an epoch here is what one line of progress repor
 class Batches(keras.utils.PyDataset):
     """Batches of crops of an array (clips, length, …), the same for the same seed, epoch and step.
 
-    Args:
-        array: waveforms or log-mel spectrograms.
-        crop: length of the crops along the second axis. targets: (clips, classes) to go with them, or None.
+    `array` holds waveforms or log-mel; crops are along its second axis; `targets` (clips, classes) go with them, or
+    None.
     """
 
     def __init__(self, array, crop, batch_size, steps, seed, targets=None):
@@ -54,14 +53,11 @@ def fit(
         model: a `keras.Model`. loss: its loss, unless its `compute_loss` is the objective.
         batches: a function of the number of steps in an epoch to a `PyDataset`, whose batches are a function of its
             `epoch`, where it has one, and the step.
-        steps: updates, rounded up to whole epochs.
-        learning_rate: its peak.
-        callbacks: as in Keras' `fit`.
+        steps: updates, rounded up to whole epochs. learning_rate: its peak. callbacks: as in Keras' `fit`.
         folder: where a checkpoint is kept, or None. A training that was stopped, in whatever way, goes on from there
             when it is started again, and ends where one never stopped would. The file is the caller's to remove.
         definition: dict that tells this training from others which might have left a checkpoint there.
-        log: a folder for `log.csv` and TensorBoard (see `Log`), or None.
-        show: whether to print a line for each epoch.
+        log: a folder for `log.csv` and TensorBoard (see `Log`), or None. show: whether to print a line for each epoch.
 
     Returns a dict of lists: `first_losses` and, for each epoch, `step`, `loss` and all else that `Record` knows.
     """
@@ -86,10 +82,8 @@ def fit(
     if log is not None:
         callbacks.append(Log(log, record))
     if folder is not None:
-        definition = (definition or {}) | {
-            "model": type(model).__name__, "steps": steps, "learning_rate": float(learning_rate),
-            "first_batch": digest(first),
-        }  # fmt: skip
+        ours = {"model": type(model).__name__, "steps": steps, "learning_rate": float(learning_rate)}
+        definition = (definition or {}) | ours | {"first_batch": digest(first)}
         checkpoint = Checkpoint(model, folder, definition, record)
         done = checkpoint.restore()
         if done:
@@ -97,9 +91,7 @@ def fit(
             data.epoch = getattr(data, "epoch", 0) + done
         callbacks.append(checkpoint)
     x, steps_per_epoch = feed(data)
-    model.fit(
-        x, initial_epoch=done, epochs=epochs, steps_per_epoch=steps_per_epoch, verbose=0, shuffle=False,
-        callbacks=callbacks,
-    )  # fmt: skip
+    rounds = dict(initial_epoch=done, epochs=epochs, steps_per_epoch=steps_per_epoch)
+    model.fit(x, verbose=0, shuffle=False, callbacks=callbacks, **rounds)
     steps_done = [in_epoch * (epoch + 1) for epoch in range(epochs)]
     return {"first_losses": record.first_losses, "step": steps_done} | record.history

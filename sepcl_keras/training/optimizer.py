@@ -6,16 +6,12 @@ from keras import ops
 
 def learning_rates(peak, steps, warmup):
     """The schedule: from a tenth of the peak straight up to it, then by a cosine down to a hundredth of it."""
-    return keras.optimizers.schedules.CosineDecay(
-        peak / 10, max(1, steps - warmup), 0.01, warmup_target=peak, warmup_steps=warmup
-    )
+    decay = keras.optimizers.schedules.CosineDecay
+    return decay(peak / 10, max(1, steps - warmup), 0.01, warmup_target=peak, warmup_steps=warmup)
 
 
 class Adam(keras.optimizers.Adam):
-    """Keras' Adam that also sums up the norms of the gradients it is given, before it clips them.
-
-    The sum is a variable like its others, so that it costs the step nothing but the sum itself on any backend.
-    """
+    """Keras' Adam that also sums up the norms of the gradients it is given, before it clips them, in a variable."""
 
     def build(self, variables):
         super().build(variables)
@@ -29,10 +25,7 @@ class Adam(keras.optimizers.Adam):
         super().apply(grads, trainable_variables)
 
     def update_step(self, gradient, variable, learning_rate):
-        """The same numbers as Keras', on TensorFlow by its own operation: one pass over memory instead of a dozen.
-
-        Of a small network's graph Keras' way takes more than half the nodes.
-        """
+        """The same numbers as Keras', on TensorFlow by its own operation: one pass over memory instead of a dozen."""
         if keras.backend.backend() != "tensorflow" or self.amsgrad:
             return super().update_step(gradient, variable, learning_rate)
         import tensorflow as tf
@@ -40,12 +33,9 @@ class Adam(keras.optimizers.Adam):
         index, dtype = self._get_variable_index(variable), variable.dtype
         number = ops.cast(self.iterations + 1, dtype)
         beta_1, beta_2 = ops.cast(self.beta_1, dtype), ops.cast(self.beta_2, dtype)
-        handles = [
-            (x.value if isinstance(x, keras.Variable) else x).handle
-            for x in (variable, self._momentums[index], self._velocities[index])
-        ]
+        places = variable, self._momentums[index], self._velocities[index]
+        var, m, v = ((x.value if isinstance(x, keras.Variable) else x).handle for x in places)
         tf.raw_ops.ResourceApplyAdam(
-            var=handles[0], m=handles[1], v=handles[2], grad=ops.cast(gradient, dtype),
-            beta1=beta_1, beta2=beta_2, beta1_power=beta_1**number, beta2_power=beta_2**number,
-            lr=ops.cast(learning_rate, dtype), epsilon=ops.cast(self.epsilon, dtype),
+            var=var, m=m, v=v, grad=ops.cast(gradient, dtype), beta1=beta_1, beta2=beta_2, beta1_power=beta_1**number,
+            beta2_power=beta_2**number, lr=ops.cast(learning_rate, dtype), epsilon=ops.cast(self.epsilon, dtype),
         )  # fmt: skip

@@ -13,14 +13,8 @@ from sepcl_keras.views.log_mel import LOG_OFFSET
 
 class Augmentation(keras.layers.Layer):
     """What all layers below share: they change log-mel patches (clips, frames, mels) in training, each patch by a draw
-    of its own, and pass them on otherwise. The number of frames may be open.
-
-    Args:
-        seed: of the layer's own generator; two layers of one class with one seed draw the same, as Keras' own do.
-
-    Raises:
-        BadInput: for arguments out of range, and for another number of axes.
-    """
+    of its own, and pass them on otherwise. The number of frames may be open. Two layers of one class with one `seed`
+    draw the same, as Keras' own do. Arguments out of range and another number of axes are `BadInput`."""
 
     def __init__(self, seed=None, **kwargs):
         super().__init__(**kwargs)
@@ -45,8 +39,8 @@ class Augmentation(keras.layers.Layer):
 class SpecAugment(Augmentation):
     """Warps and masks log-mel patches.
 
-    Order: time warp, time masks, frequency masks. Masked cells take the mean of their patch, which says nothing
-    about what stood there and stays where the batch norm expects it.
+    Order: time warp, time masks, frequency masks. Masked cells take the mean of their patch, where the batch norm
+    expects it.
 
     Args:
         time_warp: largest shift of the warp's one inner point, in frames.
@@ -91,9 +85,8 @@ class SpecAugment(Augmentation):
         origin = 1.0 + draws[0] * (last - 2.0)
         target = ops.clip(origin + (2.0 * draws[1] - 1.0) * self.sizes["time_warp"], 1.0, last - 1.0)
         frame = _numbered(frames)  # of the output
-        source = ops.where(
-            frame < target, frame * origin / target, last - (last - frame) * (last - origin) / (last - target)
-        )  # (clips, frames): where each output frame comes from
+        before, after = frame * origin / target, last - (last - frame) * (last - origin) / (last - target)
+        source = ops.where(frame < target, before, after)  # (clips, frames): where each output frame comes from
         # Linear interpolation as a matrix with at most two entries a row: one small product on any backend.
         hat = ops.relu(1.0 - ops.abs(source[:, :, None] - frame))
         return matmul(ops.cast(hat, log_mel.dtype), log_mel)
@@ -107,20 +100,16 @@ def _numbered(size):
     return ops.cast(ops.arange(size, dtype="int32"), "float32")
 
 
-class Constraint(Augmentation):
-    """What makes a positive of an anchor in the triplet system. Patches are of the recipe `"vggish"`; energies are
-    squares of mel magnitudes.
-
-    Source: Jansen et al. 2018, as far as second-hand accounts give it.
-    """
-
-
 def _magnitudes(log_mel):
     return ops.relu(ops.exp(ops.cast(log_mel, "float32")) - LOG_OFFSET)
 
 
+# From here on what makes a positive of an anchor in the triplet system, on patches of the recipe "vggish"; energies are
+# squares of mel magnitudes. Source: Jansen et al. 2018, as far as second-hand accounts give it.
+
+
 @keras.saving.register_keras_serializable(package="sepcl_keras")
-class Noise(Constraint):
+class Noise(Augmentation):
     """Every cell's magnitude grows by a factor 1 + |ε|, ε normal with deviation 0.5, drawn for each cell."""
 
     def changed(self, log_mel):
@@ -129,7 +118,7 @@ class Noise(Constraint):
 
 
 @keras.saving.register_keras_serializable(package="sepcl_keras")
-class Shift(Constraint):
+class Shift(Augmentation):
     """Time goes round by any number of frames; frequency moves by at most ten bands, silence fills what is left."""
 
     BANDS = 10
@@ -148,7 +137,7 @@ class Shift(Constraint):
 
 
 @keras.saving.register_keras_serializable(package="sepcl_keras")
-class Mixing(Constraint):
+class Mixing(Augmentation):
     """Adds another patch of the batch, scaled to `low` to `high` times the patch's own energy, drawn for each patch.
 
     A mixture has the classes of its parts: 0.25 is the triplet system's. From 0 to 0.05 it is mix-back (Fonseca et

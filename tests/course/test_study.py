@@ -240,7 +240,7 @@ def test_wrong_arguments_are_one_sentence(tmp_path, capsys):
     assert study.main(["--profile", "huge", "--out", str(tmp_path)]) == 2
     assert "PROFILE='huge': expected one of" in capsys.readouterr().err
     assert study.main(["--profile", "smoke", "--out", str(tmp_path), "--jobs", "0"]) == 2
-    assert "--jobs 0: expected one or more" in capsys.readouterr().err
+    assert "--jobs=0: expected a whole number of at least 1" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("path", sorted(outcomes.FOLDER.glob("*.jsonl")), ids=lambda path: path.stem)

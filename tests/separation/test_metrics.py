@@ -371,7 +371,7 @@ def test_recordings_are_scored_alike():
     [
         ({}, 5, "separators .*expected at least one"),
         ({"ideal": halves}, 5, "none called mixture or ideal"),
-        ({"halves": halves}, 0, "most=0: expected at least one scene"),
+        ({"halves": halves}, 0, "most=0: expected a whole number of at least 1"),
         ({"bad": lambda x: x}, 5, "channels of bad of shape .*clips, channels, samples"),
         ({"bad": lambda x: x[:, None]}, 5, "channels of bad .*2 or more"),
         ({"bad": lambda x: halves(x)[..., 1:]}, 5, "channels of bad .*2 or more, 16000"),
