@@ -92,6 +92,9 @@ def fingerprint(definition):
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
-def progress(iterable, title, unit, show=True):
-    """A progress bar on standard output: a notebook shows what goes to standard error as if something were wrong."""
-    return tqdm(iterable, title, unit=unit, disable=not show, file=sys.stdout, mininterval=2.0)
+def progress(iterable, title, unit, show=True, **more):
+    """A progress bar on standard output: a notebook shows what goes to standard error as if something were wrong.
+
+    `more`: what tqdm takes besides, such as the total of what comes without an iterable.
+    """
+    return tqdm(iterable, title, unit=unit, disable=not show, file=sys.stdout, mininterval=2.0, **more)
