@@ -4,7 +4,9 @@ import contextlib
 import hashlib
 import inspect
 import os
+import struct
 import weakref
+import zipfile
 import zlib
 from pathlib import Path
 
@@ -115,6 +117,7 @@ class StoredArray:
     """An array on disk of which single stretches are read, each with one call to the system.
 
     Where `checksums.json` beside it knows its checksum, the file is checked once, here; without, it is taken as it is.
+    With the name of a `member`, it is that array of an uncompressed `.npz`, which is not checked here.
 
     A memory map would do, but slowly where the file is not in memory yet: the system then fetches 128 KB around each
     page of 4, one page after the other. Its pages would also count as the process's own memory.
@@ -123,14 +126,14 @@ class StoredArray:
         array: a memory map of it, for a look here and there.
     """
 
-    def __init__(self, path, dtype, ndim):
+    def __init__(self, path, dtype, ndim, member=None):
         self.path = path
         try:
-            self.array = np.lib.format.open_memmap(path, mode="r")
-        except (OSError, ValueError, EOFError) as error:
+            self.array = _mapped(path, member) if member else np.lib.format.open_memmap(path, mode="r")
+        except (OSError, ValueError, EOFError, KeyError, struct.error, zipfile.BadZipFile) as error:
             raise BadInput(f"{path}: expected a whole array ({error}).") from None
         sums = Path(path).with_name(CHECKSUMS)
-        expected = read_json(sums, dict).get(Path(path).name) if sums.exists() else None
+        expected = read_json(sums, dict).get(Path(path).name) if sums.exists() and not member else None
         if expected is not None and checksum(path) != expected:
             raise BadInput(f"{path}: changed since it was written, by its checksum; delete its folder to make it anew.")
         if self.array.dtype != dtype or self.array.ndim != ndim or not self.array.flags.c_contiguous:
@@ -156,6 +159,18 @@ class StoredArray:
             if os.preadv(self._file, [stretch], offset) != stretch.nbytes:
                 raise BadInput(f"{self.path}: ends early; expected a file that nobody changes while it is read.")
         return stretches
+
+
+def _mapped(path, member):
+    """A memory map of one array in an uncompressed `.npz`."""
+    with zipfile.ZipFile(path) as archive, open(path, "rb") as file:
+        entry = archive.getinfo(f"{member}.npy")
+        file.seek(entry.header_offset + 26)  # in the header before the array: how long its name and extras are
+        file.seek(sum(struct.unpack("<HH", file.read(4))), os.SEEK_CUR)
+        if entry.compress_type != zipfile.ZIP_STORED or np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("compressed, or of another version")
+        shape, in_columns, dtype = np.lib.format.read_array_header_1_0(file)
+        return np.memmap(path, dtype, "r", file.tell(), shape, "F" if in_columns else "C")
 
 
 def digest(arrays):

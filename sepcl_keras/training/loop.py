@@ -52,7 +52,7 @@ def fit(
     Args:
         model: a `keras.Model`. loss: its loss, unless its `compute_loss` is the objective.
         batches: a function of the number of steps in an epoch to a `PyDataset`, whose batches are a function of its
-            `epoch`, where it has one, and the step.
+            `epoch`, where it has one, and the step. Where it has a method `check`, that is called with the model first.
         steps: updates, rounded up to whole epochs. learning_rate: its peak. callbacks: as in Keras' `fit`.
         folder: where a checkpoint is kept, or None. A training that was stopped, in whatever way, goes on from there
             when it is started again, and ends where one never stopped would. The file is the caller's to remove.
@@ -67,6 +67,8 @@ def fit(
     optimizer = Adam(schedule, global_clipnorm=5.0)
     model.compile(optimizer, loss, jit_compile=compile_with_xla())
     data, done = batches(in_epoch), 0
+    if hasattr(data, "check"):
+        data.check(model)
     first = data[0]
     clips, devices = len(keras.tree.flatten(first)[0]), number_of_devices()
     if clips % devices:

@@ -22,6 +22,9 @@ class ViewPairs(keras.utils.PyDataset):
     channel, one of the listed processors (the OR rule) and one of its sources is drawn for each clip; in `"chan-chan"`
     for each of the two views, independently, so that now and then both are the same channel at two moments.
 
+    Of views in shards, a patch that is damaged on disk is counted (`views.damaged`), and its pair is one of the clip
+    that comes next. Where several machines train together, each goes through the clips of its own shards.
+
     The next batches are read in the background. In memory are these, and the order of the clips: 4 bytes for each.
 
     Args:
@@ -45,8 +48,8 @@ class ViewPairs(keras.utils.PyDataset):
         one_of("pairing", pairing, PAIRINGS)
         check_number("batch_size", batch_size, least=1, whole=True)
         check_number("steps", steps, least=1, whole=True)
-        if batch_size > len(views.log_mel):
-            raise BadInput(f"batch_size={batch_size}: expected at most the number of clips, {len(views.log_mel)}.")
+        if batch_size > len(views):
+            raise BadInput(f"batch_size={batch_size}: expected at most the number of clips, {len(views)}.")
         self.views, self.pairing, self.batch_size, self.steps, self.seed = views, pairing, batch_size, steps, seed
         self.reject_quiet, self.coincidence_crops, self.odds = reject_quiet, coincidence_crops, {}
         if pairing != "mix-mix":
@@ -56,6 +59,8 @@ class ViewPairs(keras.utils.PyDataset):
             if min(odds.values()) <= 0:
                 raise BadInput(f"processors={processors}: expected odds above zero.")
             self.odds = {name: float(value / total) for name, value in odds.items()}
+        index, count = views.host
+        self.apart = (index, count) if count > 1 else ()  # draws of machines that train together are their own
         self.epoch, self._order, self._coming = 0, (None, None), {}
         self._readers = ThreadPoolExecutor(AHEAD, "reading")
 
@@ -77,18 +82,44 @@ class ViewPairs(keras.utils.PyDataset):
 
     def _read(self, step):
         clips, columns, starts = self.draw(step)
-        return (tuple(self.views.patches(clips, *which) for which in zip(columns, starts, strict=True)),)
+        read = [self.views.patches(clips, *which) for which in zip(columns, starts, strict=True)]
+        patches, damaged = tuple(patches for patches, _ in read), ~np.all([whole for _, whole in read], axis=0)
+        if damaged.any():
+            self._replace(step, clips, columns, starts, patches, np.flatnonzero(damaged))
+        return (patches,)
+
+    def _replace(self, step, clips, columns, starts, patches, rows):
+        """Clips that come next in the order of this turn take the places of damaged ones: those of these rows."""
+        turn, position = divmod(step, len(self.views) // self.batch_size)
+        others = np.roll(self._clips_of(turn), -(position + 1) * self.batch_size)[: len(self.views) - self.batch_size]
+        others = iter(others[:, None])
+        for row in rows:
+            for other in others:
+                read = [self.views.patches(other, *which) for which in zip(columns[:, [row]], starts[:, [row]])]
+                if all(whole.all() for _, whole in read):
+                    break
+            else:
+                raise BadInput(f"{len(self.views.damaged)} damaged clips: expected others to take their places.")
+            for kept, (patch, _) in zip(patches, read, strict=True):
+                kept[row] = patch[0]
+
+    def check(self, model):
+        """Refuses a model whose encoder takes another log-mel than these are."""
+        recipe = getattr(getattr(model, "encoder", None), "recipe", self.views.recipe)
+        if recipe != self.views.recipe:
+            raise BadInput(f"views of log-mel {self.views.recipe!r}: expected {recipe!r}, which the encoder takes.")
 
     def draw(self, step):
         """Clips (N,), views (2, N) and first frames (2, N) of the batch at this step, counted from the beginning.
 
         With crops for the coincidence task of their own, views and first frames are (4, N).
         """
-        number, frames = len(self.views.log_mel), self.views.log_mel.shape[2]
+        number, frames = len(self.views), self.views.shape[2]
         steps_per_pass = number // self.batch_size
         turn, position = divmod(step, steps_per_pass)
         clips = self._clips_of(turn)[position * self.batch_size : (position + 1) * self.batch_size]
-        rng, again = (generator(self.seed, "views", use, step) for use in ("draws", "in place of quiet ones"))
+        uses = "draws", "in place of quiet ones"
+        rng, again = (generator(self.seed, "views", use, *self.apart, step) for use in uses)
         level = self.views.levels(clips) if self.reject_quiet and self.odds else None
         columns, starts = [], []
         for _ in range(2 if self.coincidence_crops else 1):
@@ -102,8 +133,8 @@ class ViewPairs(keras.utils.PyDataset):
         """All clips in the order of this turn; kept, because each step of the turn needs it."""
         known, order = self._order
         if known != turn:
-            order = np.arange(len(self.views.log_mel), dtype="int32")
-            generator(self.seed, "views", "order", turn).shuffle(order)
+            order = np.arange(len(self.views), dtype="int32")
+            generator(self.seed, "views", "order", *self.apart, turn).shuffle(order)
             self._order = turn, order  # in one go: threads share it
         return order
 

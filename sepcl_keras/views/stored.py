@@ -1,50 +1,150 @@
 """Views on disk: the log-mel of mixtures and of the channels of every processor, written and read."""
 
+import threading
+from collections import OrderedDict
 from contextlib import closing
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from sepcl_keras.core.arrays import GrowingArrays, StoredArray, digest
 from sepcl_keras.core.backend import inference
-from sepcl_keras.core.checks import BadInput, numbers
+from sepcl_keras.core.checks import BadInput, check_number, numbers
 from sepcl_keras.core.files import fingerprint, progress, read_json, write_json, writing
 from sepcl_keras.separation.separate import BATCH
 from sepcl_keras.views.log_mel import MEL_BANDS, PATCH_FRAMES, PATCH_SAMPLES, LogMel, log_mel_model
+from sepcl_keras.views.shards import Shard
 
 TRUE_SOURCES = "sources"  # the processor of a control: what a scene was mixed from, which only its maker knows
 QUIET = -40.0  # dB under the mixture: below this a channel is taken for silence
+OPEN = 256  # shards that stay open
+
+
+class Processor(Protocol):
+    """What makes channels of clips: a `Snapshot` of a separator, or anything else that has these two names.
+
+    Attributes:
+        definition: any nest of dicts, lists, numbers and strings that tells it from others.
+    """
+
+    definition: object
+
+    def __call__(self, clips):
+        """Channels (clips, sources, samples), float32, of clips (clips, samples); each of its own clip alone."""
+
+
+class Snapshot:
+    """A separator, such as a `TDCNPlusPlus`, as a `Processor`."""
+
+    def __init__(self, separator, batch_size=BATCH):
+        self.definition = [separator.config, digest(separator.weights)]
+        self._separate = inference(separator, batch_size)
+
+    def __call__(self, clips):
+        return self._separate(clips)
+
+
+def view_maker(samples, views, batch_size=BATCH, recipe="vggish"):
+    """A function of clips (clips, samples) and their channels (clips, views - 1, samples) to what is kept of them:
+    log-mel, float16 (clips, views, frames, mels), and level in dB, float32 (clips, views)."""
+    if samples < PATCH_SAMPLES:
+        raise BadInput(f"mixtures of {samples} samples: expected at least {PATCH_SAMPLES}, one patch.")
+    features = inference(log_mel_model(recipe), batch_size * views)
+
+    def made(batch, channels):
+        waveforms = np.concatenate([batch[:, None], channels], axis=1)
+        log_mel = features(waveforms.reshape(-1, samples))
+        energy = np.sum(np.square(waveforms), axis=-1) + 1e-12
+        level = (10 * np.log10(energy / energy[:, :1])).astype("float32")
+        return log_mel.reshape(*waveforms.shape[:2], *log_mel.shape[1:]).astype("float16"), level
+
+    return made
 
 
 class Views:
     """Log-mel spectrograms of mixtures and of every processor's channels, read from disk as they are needed.
 
+    They lie in two arrays, as `write_views` has them, or in shards, as `sepcl_keras.prepare` writes them; clips are
+    counted through all shards.
+
+    Args:
+        folder: path. host: (index, count), where several machines train together and each reads shards of its own.
+
     Attributes:
-        log_mel: float16 memory map (clips, 1 + processors × sources, frames, mels); view 0 is the mixture.
-        level: float32 memory map (clips, 1 + processors × sources), energy in dB relative to the mixture's.
+        shape: (clips, 1 + processors × sources, frames, mels); view 0 is the mixture.
+        log_mel: of two arrays, the spectrograms as a float16 memory map; of shards, None.
+        level: likewise float32 (clips, 1 + processors × sources), energy in dB relative to the mixture's.
         processors: names in the order of the views.
         num_sources: channels of each processor.
+        recipe: of the log-mel, a name of `LogMel`'s.
+        damaged: clips of which a patch was not whole when it was read, by their numbers; only shards can tell.
 
-    Raises `BadInput` with the name of the file that `write_views` would not have left so.
+    Raises `BadInput` with the name of the file that was not left so by what writes views.
     """
 
-    def __init__(self, folder):
-        folder = Path(folder)
-        description = read_json(folder / "views.json", dict)
+    def __init__(self, folder, host=(0, 1)):
+        self.folder, self.host = folder, host = Path(folder), tuple(host)
+        index, count = self.host
+        check_number("host's count", count, least=1, whole=True)
+        check_number("host's index", index, least=0, whole=True)
+        if index >= count:
+            raise BadInput(f"host={host}: expected an index below the count.")
+        path = folder / "views.json"
+        description = read_json(path, dict)
         try:
             self.processors, self.num_sources = tuple(description["processors"]), int(description["num_sources"])
+            self.recipe, shards = description.get("log_mel", "vggish"), description.get("shards")
+            if shards is not None:
+                frames = int(description["frames"])
+                shards = [(folder / Path(name).name, int(clips), int(size)) for name, clips, size, _ in shards]
         except (KeyError, TypeError, ValueError):
-            raise BadInput(f"{folder / 'views.json'}: expected the processors and num_sources of views.") from None
-        self._log_mel = StoredArray(folder / "log_mel.npy", "float16", 4)
-        self._level = StoredArray(folder / "level.npy", "float32", 2)
-        self.log_mel, self.level = self._log_mel.array, self._level.array
-        views, frames = 1 + len(self.processors) * self.num_sources, self.log_mel.shape[2]
-        for path, shape in ((self._log_mel.path, self.log_mel.shape), (self._level.path, self.level.shape)):
-            if shape[:2] != (len(self.log_mel), views) or frames < PATCH_FRAMES:
+            raise BadInput(f"{path}: expected the processors and num_sources of views.") from None
+        self.damaged, self._open, self._lock = set(), OrderedDict(), threading.Lock()
+        views = 1 + len(self.processors) * self.num_sources
+        if shards is None:
+            part = _Arrays(folder, views)
+            self.log_mel, self.level, self.shape = part.log_mel, part.level, part.log_mel.shape
+            self._shards, self._open[0] = [(folder, len(part.log_mel), None)], part
+        else:
+            self.log_mel, self.level = None, None
+            self._shards = [shard for shard in shards[index::count] if shard[1]]
+            for shard, _, size in self._shards:
+                if not shard.is_file() or shard.stat().st_size != size:
+                    raise BadInput(f"{shard}: missing or cut short; expected {size} bytes; preparing again makes it.")
+            self.shape = (sum(clips for _, clips, _ in self._shards), views, frames, MEL_BANDS)
+            if not self.shape[0] or frames < PATCH_FRAMES:
                 raise BadInput(
-                    f"{path}: shape {shape}; expected {len(self.log_mel)} clips, {views} views of each, by views.json, "
-                    f"and at least {PATCH_FRAMES} frames."
+                    f"{path}: views of shape {self.shape} for host {host}; expected some of 96 frames or more."
                 )
+        self._ends = np.cumsum([clips for _, clips, _ in self._shards])
+
+    def __len__(self):
+        return self.shape[0]
+
+    def _part(self, index):
+        """The arrays or the shard of this number, or None where it cannot be read; the last ones stay open."""
+        with self._lock:
+            if index in self._open:
+                self._open.move_to_end(index)
+                return self._open[index]
+        path, clips, _ = self._shards[index]
+        try:
+            part = Shard(path, (clips, *self.shape[1:]))
+        except BadInput:
+            part = None
+        with self._lock:
+            self._open[index] = part
+            while len(self._open) > OPEN:
+                self._open.popitem(last=False)
+        return part
+
+    def _by_part(self, clips):
+        """Parts, the rows of `clips` (N,) that lie in each, and the numbers that these have there."""
+        indices = np.searchsorted(self._ends, clips, side="right")
+        for index in np.unique(indices):
+            rows = np.flatnonzero(indices == index)
+            yield self._part(index), rows, clips[rows] - (self._ends[index] - self._shards[index][1])
 
     def columns(self, processors):
         """Which views are channels of these processors (the OR rule draws among them)."""
@@ -56,17 +156,56 @@ class Views:
 
     def quiet_share(self, processor):
         """The share of this processor's channels that are more than 40 dB under their mixture."""
-        columns, number, rows = self.columns((processor,)), len(self.level), 2**16
-        quiet = sum(np.count_nonzero(self.level[i : i + rows, columns] < QUIET) for i in range(0, number, rows))
-        return quiet / (number * self.num_sources)
+        columns, rows = self.columns((processor,)), 2**16
+        levels = (part.level for part in map(self._part, range(len(self._shards))) if part is not None)
+        pieces = (level[i : i + rows, columns] for level in levels for i in range(0, len(level), rows))
+        counts = np.array([(np.count_nonzero(piece < QUIET), piece.size) for piece in pieces])
+        return float(np.divide(*counts.sum(axis=0)))
 
     def patches(self, clips, columns, starts):
-        """Patches (N, 96, mels), float32, of these clips, views and first frames, (N,) each."""
-        firsts = np.ravel_multi_index((clips, columns, starts), self.log_mel.shape[:3]) * self.log_mel.shape[3]
-        return self._log_mel.read(firsts, (PATCH_FRAMES, self.log_mel.shape[3])).astype("float32")
+        """Patches (N, 96, mels), float32, of these clips, views and first frames, (N,) each, and which are whole (N,).
+
+        Those that are not are zeros, and their clips join `damaged`.
+        """
+        patches, whole = np.zeros((len(clips), PATCH_FRAMES, self.shape[3]), "float32"), np.zeros(len(clips), bool)
+        for part, rows, inside in self._by_part(clips):
+            if part is not None:
+                patches[rows], whole[rows] = part.patches(inside, columns[rows], starts[rows])
+        for clip in sorted({*clips[~whole].tolist()} - self.damaged):
+            self.damaged.add(clip)
+            path = self._shards[np.searchsorted(self._ends, clip, side="right")][0]
+            print(f"{path}: clip {clip} of the views is damaged; others take its place ({len(self.damaged)} so far).")
+        return patches, whole
 
     def levels(self, clips):
-        """Levels (N, 1 + processors × sources) of these clips (N,)."""
+        """Levels (N, 1 + processors × sources) of these clips (N,); zeros where a shard cannot be read."""
+        levels = np.zeros((len(clips), self.shape[1]), "float32")
+        for part, rows, inside in self._by_part(clips):
+            if part is not None:
+                levels[rows] = part.levels(inside)
+        return levels
+
+
+class _Arrays:
+    """The two arrays that `write_views` leaves in a folder, read as a `Shard` is."""
+
+    def __init__(self, folder, views):
+        self._log_mel = StoredArray(folder / "log_mel.npy", "float16", 4)
+        self._level = StoredArray(folder / "level.npy", "float32", 2)
+        self.log_mel, self.level = self._log_mel.array, self._level.array
+        frames = self.log_mel.shape[2]
+        for path, shape in ((self._log_mel.path, self.log_mel.shape), (self._level.path, self.level.shape)):
+            if shape[:2] != (len(self.log_mel), views) or frames < PATCH_FRAMES:
+                raise BadInput(
+                    f"{path}: shape {shape}; expected {len(self.log_mel)} clips, {views} views of each, by views.json, "
+                    f"and at least {PATCH_FRAMES} frames."
+                )
+
+    def patches(self, clips, columns, starts):
+        firsts = np.ravel_multi_index((clips, columns, starts), self.log_mel.shape[:3]) * self.log_mel.shape[3]
+        return self._log_mel.read(firsts, (PATCH_FRAMES, self.log_mel.shape[3])), np.ones(len(clips), bool)
+
+    def levels(self, clips):
         return self._level.read(clips.astype("int64") * self.level.shape[1], self.level.shape[1:])
 
 
@@ -83,11 +222,11 @@ def write_views(folder, mixtures, snapshots, batch_size=BATCH):
     sources = {separator.config["num_sources"] for separator in snapshots.values()}
     if len(sources) != 1:
         raise BadInput(f"snapshots={list(snapshots)}: expected some separators with one and the same num_sources.")
-    made_from = {name: [separator.config, digest(separator.weights)] for name, separator in snapshots.items()}
-    separators = [inference(separator, batch_size) for separator in snapshots.values()]
+    processors = {name: Snapshot(separator, batch_size) for name, separator in snapshots.items()}
+    made_from = {name: processor.definition for name, processor in processors.items()}
 
     def channels(start, batch):
-        return np.concatenate([f(batch) for f in separators], axis=1)
+        return np.concatenate([processor(batch) for processor in processors.values()], axis=1)
 
     _write(folder, mixtures, tuple(snapshots), *sources, channels, made_from, batch_size)
 
@@ -129,19 +268,14 @@ def _write(folder, mixtures, names, sources, channels, made_from, batch_size):
     checked = (numbers("mixtures", mixtures[i : i + batch_size], ("clips", "samples"), "float32") for i in starts)
     made_from, samples = [made_from, batch_size, digest(checked)], mixtures.shape[1]
     shape = (number, 1 + len(names) * sources, LogMel().frames(samples), MEL_BANDS)
-    if samples < PATCH_SAMPLES:
-        raise BadInput(f"mixtures of {samples} samples: expected at least {PATCH_SAMPLES}, one patch.")
-    features, mark = inference(log_mel_model(), batch_size * shape[1]), fingerprint([made_from, shape, samples])
+    made, mark = view_maker(samples, shape[1], batch_size), fingerprint([made_from, shape, samples])
     rows = GrowingArrays(folder, {"log_mel": ("float16", shape), "level": ("float32", shape[:2])}, mark)
     if rows.done:
         print(f"views: resumed at clip {rows.done} of {number}", flush=True)
     with closing(rows):
         for start in progress(range(rows.done, number, batch_size), "views", "batch"):
             batch = np.asarray(mixtures[start : start + batch_size], "float32")
-            waveforms = np.concatenate([batch[:, None], channels(start, batch)], axis=1)
-            patches = features(waveforms.reshape(-1, samples)).reshape(len(batch), *shape[1:])
-            energy = np.sum(np.square(waveforms), axis=-1) + 1e-12
-            rows.add(patches.astype("float16"), (10 * np.log10(energy / energy[:, :1])).astype("float32"))
+            rows.add(*made(batch, channels(start, batch)))
     with writing(folder):
         (folder / "views.json").unlink(missing_ok=True)  # of views before, if there were any: they are whole no longer
         rows.finish()

@@ -306,7 +306,7 @@ def test_views_are_read_alike_where_the_system_has_no_such_calls(views, monkeypa
     expected = ViewPairs(views, "mix-chan", ("S2",), batch_size=12)._read(3)
     for name in ("preadv", "posix_fadvise"):
         monkeypatch.delattr(os, name, raising=False)
-    folder = views._log_mel.path.parent
+    folder = views.folder
     again = ViewPairs(Views(folder), "mix-chan", ("S2",), batch_size=12)._read(3)
     for ours, theirs in zip(again[0], expected[0], strict=True):
         np.testing.assert_array_equal(ours, theirs)
@@ -354,7 +354,7 @@ def test_writing_killed_on_the_way_ends_byte_for_byte_where_others_end(tmp_path,
             file.write(b"a row cut short")
     write_views(folder, mixtures, snapshots, batch_size=5)
     assert f"resumed at clip {rows} of {CLIPS}\n" in capsys.readouterr().out
-    whole = views._log_mel.path.parent
+    whole = views.folder
     assert sorted(path.name for path in folder.iterdir()) == [
         "checksums.json",
         "level.npy",

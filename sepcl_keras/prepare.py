@@ -1,0 +1,60 @@
+"""From a folder of sound files to shards of views, by any number of processes on any number of machines.
+
+    python -m sepcl_keras.prepare DATA OUT --separator FOLDER [--part i/n] [--seconds 10] [--clips-per-shard 100]
+
+DATA is a folder of sound files at any depth. OUT gets the shards, `rejected.csv` with the files that are no sound, and,
+once all shards are there, the manifest `views.json`, with which `Views(OUT)` reads them. Part i of n, counted from 1,
+writes every n-th shard: in a SLURM array `--part $SLURM_ARRAY_TASK_ID/100`, in a shell `for i in 1 2 3 4; do … --part
+$i/4 & done`. What was killed is started again, with as many parts as one likes, and ends with the same bytes.
+"""
+
+import argparse
+import sys
+
+from sepcl_keras.core.backend import keep_memory, make_repeatable
+from sepcl_keras.core.checks import BadInput
+
+
+def _part(text):
+    """(i, n) of "i/n"."""
+    try:
+        part, parts = map(int, text.split("/"))
+    except ValueError:
+        part, parts = 0, 0
+    if not 1 <= part <= parts:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected i/n such as 3/8, with i from 1 to n")
+    return part, parts
+
+
+def main(arguments=None):
+    """The command; returns the manifest, or None where shards of other parts are missing."""
+    parser = argparse.ArgumentParser(
+        "python -m sepcl_keras.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", metavar="DATA", help="folder of sound files")
+    parser.add_argument("out", metavar="OUT", help="folder for the shards")
+    parser.add_argument("--part", type=_part, default=(1, 1), metavar="i/n", help="which of n parts to write")
+    parser.add_argument("--separator", help="folder of snapshots, such as N.keras and S2.keras; without: mixtures only")
+    parser.add_argument("--seconds", type=float, default=10.0, help="to which clips are cut or filled")
+    parser.add_argument("--clips-per-shard", type=int, default=100)
+    given = parser.parse_args(arguments)
+    from sepcl_keras.views.preparation import Preparation, ShardWriter, load_processors, sound_files
+
+    keep_memory()
+    make_repeatable(0)
+    clips = sound_files(given.data)
+    writer = ShardWriter(load_processors(given.separator), given.seconds)
+    preparation = Preparation(clips, writer, given.out, given.clips_per_shard)
+    done = preparation.write_part(*given.part)
+    if done is None:
+        print(f"{given.out}: part {given.part[0]} of {given.part[1]} is written; other parts have shards to write.")
+    else:
+        print(f"{given.out}: {done['clips']} clips in {len(done['shards'])} shards; {done['rejected']} rejected.")
+    return done
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BadInput as error:
+        sys.exit(str(error))
