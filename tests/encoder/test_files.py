@@ -288,7 +288,17 @@ def test_a_full_disk_is_one_sentence_and_room_made_goes_on(folder, small_encoder
 def test_the_command_makes_a_table_and_tells_what_was_refused(folder, small_encoder, tmp_path, capsys):
     spoil(folder)
     small_encoder.save(tmp_path / "encoder.keras")
-    command = [sys.executable, "-W", "error", "-m", "sepcl_keras.embed", "sounds", "t.npz", "--encoder", "."]
+    command = [
+        sys.executable,
+        "-W",
+        "error::RuntimeWarning",
+        "-m",
+        "sepcl_keras.embed",
+        "sounds",
+        "t.npz",
+        "--encoder",
+        ".",
+    ]
     environment = os.environ | {"PYTHONPATH": str(ROOT)}
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
     assert done.returncode == 0 and "t.npz: " in done.stdout and "4 files refused" in done.stdout
