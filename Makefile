@@ -23,7 +23,7 @@ export PYTHONUNBUFFERED = 1
 
 help:
 	@echo "make setup      makes .venv: the reference stack on Python 3.11 or 3.12, the newest on 3.13; STACK=gpu has JAX with CUDA"
-	@echo "make tutorial   executes notebooks 00 to 11, on a CPU two at a time; PROFILE=smoke|tiny|full DATA=made|FOLDER SEED=0 FROM=00 JOBS=1"
+	@echo "make tutorial   executes notebooks 00 to 12, on a CPU two at a time; PROFILE=smoke|tiny|full DATA=made|FOLDER SEED=0 FROM=00 JOBS=1"
 	@echo "make lab        opens the notebooks in JupyterLab"
 	@echo "make notebooks  generates notebooks/*.ipynb from notebooks/src/*.py"
 	@echo "make lint       ruff, and whether the notebooks are up to date"

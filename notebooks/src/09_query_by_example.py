@@ -77,7 +77,8 @@ print({name: h.shape for name, h in clips.items()})
 # %%
 def cosines(a, b):
     """Cosines (n, m) between all of a (n, d) and all of b (m, d)."""
-    a, b = (x.astype("float64") / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))
+    a, b = a.astype("float64"), b.astype("float64")  # in float32 near ones change places
+    a, b = (x / np.maximum(np.linalg.norm(x, axis=1, keepdims=True), 1e-12) for x in (a, b))
     return a @ b.T
 
 

@@ -380,5 +380,5 @@ for name, constraint in CONSTRAINTS.items():
 # * Schroff et al. 2015, *FaceNet*: where semi-hard negatives come from.
 # * Fonseca et al. 2021, *Unsupervised contrastive learning of sound event representations*: mix-back and other views.
 #
-# You have reached the end of the path. Take it again with recordings (`DATA`), another `SEED`, or from the top:
-# [00 · Listen first](00_listen_first.ipynb).
+# The path of the paper ends here. What is left is to walk it with sounds of your own:
+# [12 · Your own sounds](12_your_own_sounds.ipynb).

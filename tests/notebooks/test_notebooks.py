@@ -26,7 +26,7 @@ def cells(path, kind=None, tag=None):
 
 
 def test_the_course_is_whole():
-    assert [name[:2] for name in NAMES] == [f"{number:02d}" for number in range(12)]
+    assert [name[:2] for name in NAMES] == [f"{number:02d}" for number in range(13)]
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
