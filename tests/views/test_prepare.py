@@ -81,7 +81,7 @@ def test_each_clip_is_there_once_and_what_is_no_sound_has_its_row(prepared, data
     for name, _, size, checksum in manifest["shards"]:
         assert (prepared / name).stat().st_size == size
         with zipfile.ZipFile(prepared / name) as archive:
-            assert archive.getinfo("log_mel.npy").CRC == checksum
+            assert checksum == archive.getinfo("log_mel.npy").CRC
     pairs = ViewPairs(Views(prepared), "mix-chan", ("N", "S2"), batch_size=4, steps=3)
     assert pairs[0][0][0].shape == (4, 96, 64)
 
