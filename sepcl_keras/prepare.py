@@ -1,11 +1,12 @@
 """From a folder of sound files to shards of views, by any number of processes on any number of machines.
 
-    python -m sepcl_keras.prepare DATA OUT --separator FOLDER [--part i/n] [--seconds 10] [--clips-per-shard 100]
+    python -m sepcl_keras.prepare DATA OUT --separator FOLDER [--part i/n] [--split train] [--seconds 10]
 
-DATA is a folder of sound files at any depth. OUT gets the shards, `rejected.csv` with the files that are no sound, and,
-once all shards are there, the manifest `views.json`, with which `Views(OUT)` reads them. Part i of n, counted from 1,
-writes every n-th shard: in a SLURM array `--part $SLURM_ARRAY_TASK_ID/100`, in a shell `for i in 1 2 3 4; do … --part
-$i/4 & done`. What was killed is started again, with as many parts as one likes, and ends with the same bytes.
+DATA is a folder of recordings in any layout that the course takes; the clips of its split for training are prepared. OUT
+gets the shards, `rejected.csv` with the files that are no sound, and, once all shards are there, the manifest
+`views.json`, with which `Views(OUT)` reads them. Part i of n, counted from 1, writes every n-th shard: in a SLURM array
+`--part $SLURM_ARRAY_TASK_ID/100`, in a shell `for i in 1 2 3 4; do ... --part $i/4 & done`. What was killed is started
+again, with as many parts as one likes, and ends with the same bytes.
 """
 
 import argparse
@@ -31,18 +32,20 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(
         "python -m sepcl_keras.prepare", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("data", metavar="DATA", help="folder of sound files")
+    parser.add_argument("data", metavar="DATA", help="folder of recordings, in any layout that the course takes")
     parser.add_argument("out", metavar="OUT", help="folder for the shards")
     parser.add_argument("--part", type=_part, default=(1, 1), metavar="i/n", help="which of n parts to write")
     parser.add_argument("--separator", help="folder of snapshots, such as N.keras and S2.keras; without: mixtures only")
-    parser.add_argument("--seconds", type=float, default=10.0, help="to which clips are cut or filled")
+    parser.add_argument("--seconds", type=float, default=10.0, help="of a clip")
+    parser.add_argument("--split", default="train", help="train, validation, test or all")
     parser.add_argument("--clips-per-shard", type=int, default=100)
     given = parser.parse_args(arguments)
-    from sepcl_keras.views.preparation import Preparation, ShardWriter, load_processors, sound_files
+    from sepcl_keras.views.preparation import Preparation, ShardWriter, listed, load_processors
 
     keep_memory()
     make_repeatable(0)
-    clips = sound_files(given.data)
+    clips = listed(given.data, given.split)
+    print(f"{given.data}: {len(clips)} clips of split {given.split}; --split all takes those of all splits.")
     writer = ShardWriter(load_processors(given.separator), given.seconds)
     preparation = Preparation(clips, writer, given.out, given.clips_per_shard)
     done = preparation.write_part(*given.part)

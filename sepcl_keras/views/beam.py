@@ -5,16 +5,16 @@ folder and writes its shards into the folder for them, which all workers must se
 after a failure again, is found whole or written anew.
 """
 
-from sepcl_keras.views.preparation import Preparation, ShardWriter, load_processors, sound_files
+from sepcl_keras.views.preparation import Preparation, ShardWriter, listed, load_processors
 
 _preparations = {}  # of this process, by its arguments: the networks are loaded once
 
 
-def _preparation(data, out, separator, seconds, clips_per_shard):
-    key = data, out, separator, seconds, clips_per_shard
+def _preparation(data, split, out, separator, seconds, clips_per_shard):
+    key = data, split, out, separator, seconds, clips_per_shard
     if key not in _preparations:
         writer = ShardWriter(load_processors(separator), seconds)
-        _preparations[key] = Preparation(sound_files(data), writer, out, clips_per_shard)
+        _preparations[key] = Preparation(listed(data, split), writer, out, clips_per_shard)
     return _preparations[key]
 
 
@@ -22,16 +22,16 @@ def _write(shard, arguments):
     return _preparation(*arguments).write(shard)
 
 
-def prepare(data, out, separator=None, seconds=10.0, clips_per_shard=100, runner=None, options=None):
-    """Prepares a folder of sound files by Beam; returns the manifest.
+def prepare(data, out, separator=None, seconds=10.0, clips_per_shard=100, split="train", runner=None, options=None):
+    """Prepares a folder of recordings by Beam; returns the manifest.
 
     Args:
-        data, out, separator, seconds, clips_per_shard: as of the command `sepcl_keras.prepare`.
+        data, out, separator, seconds, clips_per_shard, split: as of the command `sepcl_keras.prepare`.
         runner, options: of `beam.Pipeline`. Name a runner: Beam's default one first tries to download another.
     """
     import apache_beam as beam
 
-    arguments = str(data), str(out), separator and str(separator), seconds, clips_per_shard
+    arguments = str(data), split, str(out), separator and str(separator), seconds, clips_per_shard
     preparation = _preparation(*arguments)
     with beam.Pipeline(runner=runner, options=options) as pipeline:
         numbers = pipeline | "Shards" >> beam.Create(range(preparation.shards)) | beam.Reshuffle()

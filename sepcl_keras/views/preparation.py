@@ -8,8 +8,6 @@ import os
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from importlib.metadata import version
-from pathlib import Path
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -17,33 +15,23 @@ import numpy as np
 from sepcl_keras.core.checks import BadInput, check_number, one_of, path_of
 from sepcl_keras.core.draws import generator
 from sepcl_keras.core.files import atomic, fingerprint, progress, read_json, write_json, writing
-from sepcl_keras.scenes import audio
+from sepcl_keras.scenes.layouts import open_recordings
+from sepcl_keras.scenes.recorded import pieces
+from sepcl_keras.scenes.splits import SPLITS
 from sepcl_keras.separation.separate import BATCH, load_separator
 from sepcl_keras.views.log_mel import MEL_BANDS, RECIPES, LogMel
 from sepcl_keras.views.shards import read_about, save_shard
 from sepcl_keras.views.stored import Snapshot, view_maker
 
 FORMAT = "sepcl_keras shard 1"
-SUFFIXES = (".wav", ".flac", ".ogg", ".mp3")
 SNAPSHOTS = ("N", "F", "S1", "S2")  # come first, in this order
 READERS = 4  # files that are decoded at a time, while the clips before are separated
 
 
-class File(NamedTuple):
-    """A clip: what it is called and where it lies."""
-
-    id: str
-    path: Path
-
-
-def sound_files(folder):
-    """The sound files in a folder, at any depth, as clips whose ids are their paths from there on, in their order."""
-    folder = path_of("DATA", folder)
-    found = [path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
-    clips = sorted(File(path.relative_to(folder).as_posix(), path) for path in found if path.is_file())
-    if not clips:
-        raise BadInput(f"DATA={folder}: expected a folder with {', '.join(SUFFIXES)} files.")
-    return clips
+def listed(data, split="train"):
+    """The clips of a split, or of "all", in a folder of recordings (see `open_recordings`)."""
+    one_of("split", split, (*SPLITS, "all"))
+    return [clip for clip in open_recordings(data).clips if split in (clip.split, "all")]
 
 
 def load_processors(folder=None, batch_size=BATCH):
@@ -63,7 +51,7 @@ class ShardWriter:
     Args:
         processors: dict from name to `Processor`, all with the same number of sources; without any, only the mixtures'
             views are kept.
-        seconds: to which a clip is cut, or filled with zeros at its end. sample_rate: in Hz.
+        seconds: of a clip, which is made of its file as a recorded scene is (see `pieces`). sample_rate: in Hz.
         batch_size: clips that are separated at once. log_mel: a name of `LogMel`'s recipes.
 
     Attributes:
@@ -142,14 +130,11 @@ class ShardWriter:
 
     def _read(self, clip):
         """The clip's sound (samples,) at its length, and None; or None and why there is none."""
-        samples, rate = self.recipe["samples"], self.recipe["sample_rate"]
         try:
-            waveform = audio.read(clip.path, rate)[:samples]
-            if np.abs(waveform).max() < audio.SILENCE:
-                raise BadInput(f"{clip.path}: expected sound in the first {samples / rate:g} s, but they are silent.")
+            ((_, waveform),) = pieces(clip.path, self.recipe["samples"], self.recipe["sample_rate"])
         except BadInput as error:
             return None, str(error).replace(str(clip.path), clip.id)  # wherever the data lie
-        return np.pad(waveform, (0, samples - len(waveform))), None
+        return waveform, None
 
 
 def write_shard(clips, processors, path, **options):

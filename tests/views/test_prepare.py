@@ -21,7 +21,7 @@ from sepcl_keras.prepare import main
 from sepcl_keras.separation.network import TDCNPlusPlus
 from sepcl_keras.views import preparation as module
 from sepcl_keras.views.pairs import ViewPairs
-from sepcl_keras.views.preparation import Preparation, ShardWriter, load_processors, sound_files
+from sepcl_keras.views.preparation import Preparation, ShardWriter, listed, load_processors
 from sepcl_keras.views.stored import Views
 
 CLIPS, PER_SHARD = 13, 3
@@ -48,7 +48,7 @@ def separator(tmp_path_factory):
 
 
 def options(*more):
-    return ["--seconds", str(SECONDS), "--clips-per-shard", str(PER_SHARD), *map(str, more)]
+    return ["--split", "all", "--seconds", str(SECONDS), "--clips-per-shard", str(PER_SHARD), *map(str, more)]
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_a_shard_that_was_damaged_or_taken_away_is_made_again(prepared, data, se
 
 
 def test_the_same_twice_at_once_is_as_once(data, tmp_path):
-    clips = sound_files(data)
+    clips = listed(data, "all")
     Preparation(clips, ShardWriter({"low": Bands(1000)}, SECONDS), tmp_path / "alone", 3).write_part(show=False)
     begin, failed = threading.Barrier(3), []
 
@@ -178,7 +178,7 @@ def test_another_preparation_in_the_folder_is_refused_and_nothing_of_the_first_i
 ):
     if not links:
         monkeypatch.setattr(module.os, "link", lambda *paths: (_ for _ in ()).throw(PermissionError(1, "no links")))
-    clips, writer = sound_files(data), ShardWriter({}, SECONDS)
+    clips, writer = listed(data, "all"), ShardWriter({}, SECONDS)
     Preparation(clips, writer, tmp_path, 3).write(0)
     before = content(tmp_path)
     for other, what in (
@@ -194,7 +194,7 @@ def test_another_preparation_in_the_folder_is_refused_and_nothing_of_the_first_i
 
 
 def test_of_two_other_preparations_at_once_one_has_the_folder(data, tmp_path):
-    clips, writers = sound_files(data), [ShardWriter({}, SECONDS), ShardWriter({}, 2.0)]
+    clips, writers = listed(data, "all"), [ShardWriter({}, SECONDS), ShardWriter({}, 2.0)]
     begin, ended = threading.Barrier(2), []
 
     def prepare(writer):
@@ -215,7 +215,7 @@ def test_of_two_other_preparations_at_once_one_has_the_folder(data, tmp_path):
 
 
 def test_a_clip_may_not_be_listed_twice(data, tmp_path):
-    clips = sound_files(data)
+    clips = listed(data, "all")
     with pytest.raises(BadInput, match="15 clips with 14 ids"):
         Preparation([*clips, clips[0]], ShardWriter({}, SECONDS), tmp_path)
 
@@ -229,8 +229,8 @@ def test_a_part_that_is_none_is_refused(data, tmp_path, part, capsys):
 
 def test_folders_without_sounds_or_snapshots_are_refused(data, tmp_path):
     (tmp_path / "empty").mkdir()
-    for folder in ("empty", "none"):
-        with pytest.raises(BadInput, match=f"DATA=.*{folder}: expected a folder with .wav"):
+    for folder, sentence in (("empty", "empty: expected sound files"), ("none", "DATA='.*none': expected a folder;")):
+        with pytest.raises(BadInput, match=sentence):
             main([str(tmp_path / folder), str(tmp_path / "out")])
     with pytest.raises(BadInput, match="separator=.*empty: expected a folder with snapshots such as N.keras"):
         main([str(data), str(tmp_path / "out"), "--separator", str(tmp_path / "empty")])
@@ -243,4 +243,4 @@ def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path):
         env=os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path])}, capture_output=True, text=True,
     )  # fmt: skip
     assert done.returncode == 1 and "Traceback" not in done.stderr
-    assert done.stderr.strip().splitlines()[-1].startswith(f"DATA={tmp_path}: expected a folder with")
+    assert done.stderr.strip().splitlines()[-1].startswith(f"{tmp_path}: expected sound files")
