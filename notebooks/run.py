@@ -227,6 +227,9 @@ def main(arguments=None, folder=HERE):
             done = len(seconds.keys() - {SUPERVISED})
             print(f"\n[{done}/{number}] {job} ended after {took:.0f} s", flush=True)
     except (Failed, OSError, KeyboardInterrupt) as error:  # OSError: a disk that fills up
+        if isinstance(error, OSError):
+            where = error.filename or course.folder
+            error = f"{where}: cannot be written ({error.strerror}); expected a disk with room."
         print(f"\n{'stopped.' if isinstance(error, KeyboardInterrupt) else error}", file=sys.stderr)
         left = [path.name[:2] for path in notebooks if path.name[:2] not in seconds]
         values = " ".join(f"{name}={shlex.quote(str(parameters[name]))}" for name in ("PROFILE", "DATA", "SEED"))

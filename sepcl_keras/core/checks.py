@@ -5,6 +5,7 @@ import math
 import numbers as kinds
 import os
 import reprlib
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,15 @@ def numbers(name, values, axes, dtype=np.float64):
     if not np.isfinite(values).all():
         raise BadInput(f"{name} with NaN or infinity: expected finite numbers only.")
     return values
+
+
+LOUDEST = 16.0  # a peak above this is no float sample in [-1, 1], but an integer
+
+
+def warn_if_loud(name, peak):
+    """Warns where the largest magnitude of samples lies far outside of [-1, 1]."""
+    if peak > LOUDEST:
+        warnings.warn(f"{name}: samples up to {peak:g}; expected floats in the range -1 to 1.", stacklevel=3)
 
 
 def one_of(name, value, known):

@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 
 from sepcl_keras.core.backend import inference
-from sepcl_keras.core.checks import BadInput, array, check_number, numbers, path_of
+from sepcl_keras.core.checks import BadInput, array, check_number, numbers, path_of, warn_if_loud
 from sepcl_keras.core.files import progress
 from sepcl_keras.core.saved import load_model
 from sepcl_keras.encoder.network import CNN14
@@ -128,7 +128,9 @@ def _checked(name, waveform):
     waveform = array(name, waveform)
     if waveform.dtype.kind != "f":
         raise BadInput(f"{name} of {waveform.dtype}: expected floating-point samples in [-1, 1].")
-    return numbers(name, waveform, ("samples",), np.float32)
+    waveform = numbers(name, waveform, ("samples",), np.float32)
+    warn_if_loud(name, max(waveform.max(), -waveform.min()))
+    return waveform
 
 
 def cut(clip, window, hop):

@@ -1,13 +1,12 @@
 """Files ↔ waveforms: reading any common format as mono at one rate, writing wav, and where a waveform has sound."""
 
 import functools
-import warnings
 
 import numpy as np
 import soundfile
 import soxr
 
-from sepcl_keras.core.checks import BadInput, check_number, path_of
+from sepcl_keras.core.checks import BadInput, check_number, path_of, warn_if_loud
 from sepcl_keras.core.files import atomic, writing
 from sepcl_keras.scenes import headers
 
@@ -18,7 +17,6 @@ ACTIVE_DB = 30.0  # frames within this range of the loudest one count for the le
 FRAME_SECONDS = 0.02  # of the frames for the level
 LOWEST_RATE = 1_000  # Hz; what is stored at a lower one is no sound
 UNKNOWN = 2**62  # libsndfile gives so many samples or more where a file does not say how many it holds
-LOUDEST = 16.0  # a peak above this is no float sample in [-1, 1], but an integer
 
 
 class _Straight(soundfile.SoundFile):
@@ -81,8 +79,7 @@ def blocks(path, sample_rate=16_000):
                 yield waveform
     if not samples:
         raise BadInput(f"{path}: expected sound, but the file holds no samples at {sample_rate} Hz.")
-    if peak > LOUDEST:
-        warnings.warn(f"{path}: samples up to {peak:g}; expected floats in the range -1 to 1.", stacklevel=2)
+    warn_if_loud(path, peak)
 
 
 def write(path, waveform, sample_rate=16_000):

@@ -67,7 +67,7 @@ def open_recordings(folder, labels=None, columns=None, spanning=None):
     """
     folder = path_of("DATA", folder)
     if not folder.is_dir():
-        raise BadInput(f"DATA={str(folder)!r}: expected a folder; these are taken: {LAYOUTS}.")
+        raise BadInput(f'DATA={str(folder)!r}: expected "made" or a folder; these are taken: {LAYOUTS}.')
     labels = labels or os.environ.get("SEPCL_LABELS") or None
     if labels not in (None, "subfolders"):
         raise BadInput(f"SEPCL_LABELS={labels!r}: expected subfolders, or nothing.")

@@ -308,3 +308,10 @@ def test_the_home_folder_is_found(encoder, tmp_path, monkeypatch):
     encoder.save(tmp_path / "encoder.keras")
     for path in ("~", "~/encoder.keras"):
         np.testing.assert_array_equal(load_encoder(path).get_weights()[0], encoder.get_weights()[0])
+
+
+def test_waveforms_that_are_integers_in_disguise_are_warned_of():
+    encoder = CNN14(4, width=1)
+    loud = 20_000.0 * np.sin(np.arange(15_600) / 10, dtype="float32")
+    with pytest.warns(UserWarning, match=r"waveforms\[0\]: samples up to 20000; expected floats in the range -1 to 1"):
+        embed(loud[None], encoder, show=False)

@@ -87,10 +87,10 @@ def test_wrong_value_is_refused_at_once_in_one_sentence(run, folder, capsys, opt
     assert captured.out == "" and not (folder / "was_executed").exists() and not (folder.parent / "out").exists()
 
 
-def test_folder_without_the_metadata_of_esc50_is_refused(run, folder, tmp_path, capsys):
+def test_folder_without_sounds_is_refused(run, folder, tmp_path, capsys):
     assert run.main(["--profile", "smoke", "--data", str(tmp_path)], folder) == 2
     captured = capsys.readouterr()
-    assert "esc50.csv" in captured.err and captured.err.count("\n") == 1
+    assert "expected sound files" in captured.err and captured.err.count("\n") == 1
 
 
 def test_notebook_without_all_parameters_is_refused_before_the_others_run(run, folder, capsys):

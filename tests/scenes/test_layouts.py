@@ -185,7 +185,7 @@ def test_no_sounds_and_no_folder(tmp_path):
     (tmp_path / "notes.txt").write_text("no sound")
     with pytest.raises(BadInput, match="expected sound files .* but found none"):
         open_recordings(tmp_path)
-    with pytest.raises(BadInput, match="expected a folder; these are taken"):
+    with pytest.raises(BadInput, match="expected .made. or a folder; these are taken"):
         open_recordings(tmp_path / "notes.txt")
 
 

@@ -229,7 +229,10 @@ def test_a_part_that_is_none_is_refused(data, tmp_path, part, capsys):
 
 def test_folders_without_sounds_or_snapshots_are_refused(data, tmp_path):
     (tmp_path / "empty").mkdir()
-    for folder, sentence in (("empty", "empty: expected sound files"), ("none", "DATA='.*none': expected a folder;")):
+    for folder, sentence in (
+        ("empty", "empty: expected sound files"),
+        ("none", "DATA='.*none': expected \"made\" or a folder;"),
+    ):
         with pytest.raises(BadInput, match=sentence):
             main([str(tmp_path / folder), str(tmp_path / "out")])
     with pytest.raises(BadInput, match="separator=.*empty: expected a folder with snapshots such as N.keras"):
