@@ -60,7 +60,12 @@ def close(actual, expected):
 def same(one, other):
     for name in ("ids", "times", "h"):
         np.testing.assert_array_equal(getattr(one, name), getattr(other, name))
-    assert one.meta == other.meta
+    assert told(one) == told(other)
+
+
+def told(table):
+    """What a table says, without the reasons that libsndfile gives: for one file now this, now that."""
+    return table.meta | {"refused": {name: why.partition(" (")[0] for name, why in table.meta["refused"].items()}}
 
 
 @pytest.mark.parametrize("recipe, hop", [("vggish", None), ("vggish", 7), ("vggish", 250), ("panns", None)])
