@@ -40,9 +40,8 @@ def gpu_name():
 
 def heading(device):
     names = (
-        "keras", "tensorflow", "jax", "torch", "asteroid", "panns-inference", "torchlibrosa", "librosa", "onnxruntime",
-        "openvino", "soundfile", "soxr", "numpy",
-    )  # fmt: skip
+        "keras tensorflow jax torch asteroid panns-inference librosa onnxruntime openvino soundfile soxr numpy".split()
+    )
     versions = []
     for name in names:
         try:
@@ -146,41 +145,36 @@ def recordings():
     python = arguments.reference if Path(arguments.reference).exists() else sys.executable
     decoded = measure("read", python=python, **program)
     prepared = {clips: measure("prepare", "--clips", clips, **program) for clips in (100, 300, 1000, 3000, 30_000)}
-    names = {
-        "ours, 15600": "`embed_files`, TensorFlow, 0.975 s", "onnxruntime, 15600": "onnxruntime, 0.975 s",
-        "openvino, 15600": "OpenVINO, 0.975 s", "ours, 160000": "`embed_files`, TensorFlow, 10 s",
-        "onnxruntime, 160000": "onnxruntime, 10 s", "openvino, 160000": "OpenVINO, 10 s",
-        "panns": "panns-inference, torch, 10 s",
-    }  # fmt: skip
-    readers = {
-        "read": "`audio.read`, 16 kHz", "decoded": "soundfile alone, 44.1 kHz",
-        "in graph": "`read_in_graph`, tensorflow-io, 44.1 kHz",
-    }  # fmt: skip
+    programs = ("`embed_files`, TensorFlow", "onnxruntime", "OpenVINO")
+    ways = [f"{name}, {window}" for window in ("0.975 s", "10 s") for name in programs]
+    ways.append("panns-inference, torch, 10 s")
+    readers = ("`audio.read`, 16 kHz", "soundfile alone, 44.1 kHz", "`read_in_graph`, tensorflow-io, 44.1 kHz")
     first, last = prepared[300]["memory_mb"], prepared[30_000]["memory_mb"]
     return [
         RECORDINGS,
         "",
         *heading(processor()),
-        "From ogg at 44.1 kHz (noise, one channel, 10 s each) to embeddings of full-width CNN14, decoding included, two",
-        "threads: hours of audio an hour, and how many times panns-inference's in the same rounds. It takes a clip at",
-        "once, at 32 kHz; ours and the others, on our ONNX file, windows of 0.975 s or 10 s at 16 kHz; all have 64 mels",
-        "and 100 frames a second. Weights are random.",
+        "From ogg at 44.1 kHz (noise, one channel, 10 s each) to embeddings of full-width CNN14, decoding included,",
+        "two threads: hours of audio an hour, and how many times panns-inference's in the same rounds. It takes a clip",
+        "at once, at 32 kHz; ours and the others, on our ONNX file, windows of 0.975 s or 10 s at 16 kHz; all have 64",
+        "mels and 100 frames a second. Weights are random.",
         "",
         "| by, window | hours an hour (quartiles) | beside panns-inference (quartiles) | goal |",
         "|---|---|---|---|",
         *(
-            f"| {names[name]} | {spread(r['speed'])} | {spread(r['ratio'])} | {'2' if 'ours' in name else '–'} |"
-            for name, r in embedded.items()
+            f"| {way} | {spread(r['speed'])} | {spread(r['ratio'])} | {'2' if 'ours' in name else '–'} |"
+            for way, (name, r) in zip(ways, embedded.items(), strict=True)
         ),
         "",
         "Reading the same files, two threads, times real time; tensorflow-io exists for the reference stack only:",
         "",
         "| by, to | times real time (quartiles) | goal |",
         "|---|---|---|",
-        *(f"| {readers[name]} | {spread(r)} | {'–' if name == 'decoded' else 200} |" for name, r in decoded.items()),
+        *(f"| {way} | {spread(r)} | {'–' if 'alone' in way else 200} |" for way, r in zip(readers, decoded.values())),
         "",
-        "Shards of views by the tiny separator, one snapshot, clips of 1 s, 100 a shard, in a process each; the goals",
-        f"are the same time and bytes a clip, and memory within 5 % ({100 * (last / first - 1):+.1f} % from 300 to 30,000):",
+        "Shards of views by the tiny separator, one snapshot, clips of 1 s, 100 a shard, in a process each. The goals",
+        "are the same time and bytes for a clip from 100 to 3,000, and the same memory within 5 % for 300 and 30,000",
+        f"({100 * (last / first - 1):+.1f} %):",
         "",
         "| clips | ms a clip and snapshot | bytes a clip and snapshot | most memory of the process, MB |",
         "|---|---|---|---|",
