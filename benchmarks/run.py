@@ -39,11 +39,9 @@ def gpu_name():
 
 
 def heading(device):
-    names = (
-        "keras tensorflow jax torch asteroid panns-inference librosa onnxruntime openvino soundfile soxr numpy".split()
-    )
+    names = ["keras", "tensorflow", "jax", "torch", "asteroid", "panns-inference", "librosa", "onnxruntime", "openvino"]
     versions = []
-    for name in names:
+    for name in [*names, "soundfile", "soxr", "numpy"]:
         try:
             versions.append(f"{name} {importlib.metadata.version(name)}")
         except importlib.metadata.PackageNotFoundError:
@@ -146,14 +144,14 @@ def recordings():
     decoded = measure("read", python=python, **program)
     prepared = {clips: measure("prepare", "--clips", clips, **program) for clips in (100, 300, 1000, 3000, 30_000)}
     programs = ("`embed_files`, TensorFlow", "onnxruntime", "OpenVINO")
-    ways = [f"{name}, {window}" for window in ("0.975 s", "10 s") for name in programs]
-    ways.append("panns-inference, torch, 10 s")
+    ways = [f"{name}, {window}" for window in ("0.975 s", "10 s") for name in programs] + [
+        "panns-inference, torch, 10 s"
+    ]
     readers = ("`audio.read`, 16 kHz", "soundfile alone, 44.1 kHz", "`read_in_graph`, tensorflow-io, 44.1 kHz")
-    first, last = prepared[300]["memory_mb"], prepared[30_000]["memory_mb"]
+    grown = prepared[30_000]["memory_mb"] / prepared[300]["memory_mb"] - 1
     return [
         RECORDINGS,
-        "",
-        *heading(processor()),
+        *["", *heading(processor())],
         "From ogg at 44.1 kHz (noise, one channel, 10 s each) to embeddings of full-width CNN14, decoding included,",
         "two threads: hours of audio an hour, and how many times panns-inference's in the same rounds. It takes a clip",
         "at once, at 32 kHz; ours and the others, on our ONNX file, windows of 0.975 s or 10 s at 16 kHz; all have 64",
@@ -166,7 +164,8 @@ def recordings():
             for way, (name, r) in zip(ways, embedded.items(), strict=True)
         ),
         "",
-        "Reading the same files, two threads, times real time; tensorflow-io exists for the reference stack only:",
+        "Reading the same files, two threads, times real time, on the packages of requirements.txt, as there is no newer",
+        "tensorflow-io:",
         "",
         "| by, to | times real time (quartiles) | goal |",
         "|---|---|---|",
@@ -174,7 +173,7 @@ def recordings():
         "",
         "Shards of views by the tiny separator, one snapshot, clips of 1 s, 100 a shard, in a process each. The goals",
         "are the same time and bytes for a clip from 100 to 3,000, and the same memory within 5 % for 300 and 30,000",
-        f"({100 * (last / first - 1):+.1f} %):",
+        f"({100 * grown:+.1f} %):",
         "",
         "| clips | ms a clip and snapshot | bytes a clip and snapshot | most memory of the process, MB |",
         "|---|---|---|---|",
