@@ -44,10 +44,10 @@ def main(arguments=None):
 
     keep_memory()
     make_repeatable(0)
-    clips = listed(given.data, given.split)
+    clips, refused = listed(given.data, given.split)
     print(f"{given.data}: {len(clips)} clips of split {given.split}; --split all takes those of all splits.")
     writer = ShardWriter(load_processors(given.separator), given.seconds)
-    preparation = Preparation(clips, writer, given.out, given.clips_per_shard)
+    preparation = Preparation(clips, writer, given.out, given.clips_per_shard, refused)
     done = preparation.write_part(*given.part)
     if done is None:
         print(f"{given.out}: part {given.part[0]} of {given.part[1]} is written; other parts have shards to write.")
