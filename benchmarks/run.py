@@ -164,8 +164,8 @@ def recordings():
             for way, (name, r) in zip(ways, embedded.items(), strict=True)
         ),
         "",
-        "Reading the same files, two threads, times real time, on the packages of requirements.txt, as there is no newer",
-        "tensorflow-io:",
+        "Reading the same files, two threads, times real time, on the packages of requirements.txt (no newer",
+        "tensorflow-io):",
         "",
         "| by, to | times real time (quartiles) | goal |",
         "|---|---|---|",

@@ -216,8 +216,13 @@ def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=DATA_SETS)
     parser.add_argument("out", nargs="?", default=HERE, help="folder that gets the data set's; default data/")
-    parser.add_argument("--from", dest="given", nargs="+", help="archives: files, folders of them, addresses")
-    parser.add_argument("--sha256", nargs="+", default=(), help="[NAME=]HEX of another archive than the known one")
+    parser.add_argument("--from", dest="given", nargs="+", help="archives: files, folders of them, URLs")
+    parser.add_argument(
+        "--sha256",
+        nargs="+",
+        default=(),
+        help="[NAME=]HEX: accept an archive with this SHA-256 in place of the known one",
+    )
     options = parser.parse_args(arguments)
     try:
         fetch(options.name, options.out, options.given, options.sha256)

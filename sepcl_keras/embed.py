@@ -11,12 +11,12 @@ def main(arguments=None):
     from sepcl_keras.encoder.table import read_meta
 
     parser = argparse.ArgumentParser(prog="python -m sepcl_keras.embed", description=__doc__)
-    parser.add_argument("folder", metavar="FOLDER", help="with sound files at any depth")
+    parser.add_argument("folder", metavar="FOLDER", help="folder, searched at any depth for sound files")
     parser.add_argument("out", metavar="OUT", help="the table, .npz or .parquet")
     parser.add_argument("--encoder", metavar="PATH", help="a .keras file, or a folder with an encoder.keras")
-    parser.add_argument("--hop", type=int, metavar="FRAMES", help="of 10 ms from one window to the next")
+    parser.add_argument("--hop", type=int, metavar="FRAMES", help="step between windows, in frames of 10 ms")
     parser.add_argument("--pool", action="store_true", help="one row a file, the mean over its windows")
-    parser.add_argument("--batch-size", type=int, metavar="WINDOWS", help="that the network embeds at once")
+    parser.add_argument("--batch-size", type=int, metavar="WINDOWS", help="windows embedded at once")
     given = parser.parse_args(arguments)
     try:
         encoder = load_encoder(given.encoder or _trained_in_the_course())

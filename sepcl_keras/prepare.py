@@ -1,10 +1,10 @@
-"""From a folder of sound files to shards of views, by any number of processes on any number of machines.
+"""From recordings to shards of views, the log-mel of clips and of their channels, by any number of machines.
 
     python -m sepcl_keras.prepare DATA OUT --separator FOLDER [--part i/n] [--split train] [--seconds 10]
 
-DATA is a folder of recordings in any layout that the course takes; its clips for training are prepared. OUT gets the
-shards, `rejected.csv` with the files that are no sound, and, once all shards are there, the manifest `views.json`, with
-which `Views(OUT)` reads them. Part i of n, counted from 1, writes every n-th shard: in a SLURM array
+DATA is a folder of recordings in any layout that the course takes, of which the clips of one split are prepared. OUT
+gets the shards, `rejected.csv` with the files that are no sound, and, once all shards are there, the manifest
+`views.json`, with which `Views(OUT)` reads them. Part i of n, counted from 1, writes every n-th shard: in a SLURM array
 `--part $SLURM_ARRAY_TASK_ID/100`, in a shell `for i in 1 2 3 4; do ... --part $i/4 & done`. What was killed is started
 again, with as many parts as one likes, and ends with the same bytes.
 """
@@ -36,18 +36,18 @@ def main(arguments=None):
     parser.add_argument("out", metavar="OUT", help="folder for the shards")
     parser.add_argument("--part", type=_part, default=(1, 1), metavar="i/n", help="which of n parts to write")
     parser.add_argument("--separator", help="folder of snapshots, such as N.keras and S2.keras; without: mixtures only")
-    parser.add_argument("--seconds", type=float, default=10.0, help="of a clip")
-    parser.add_argument("--split", default="train", help="train, validation, test or all")
-    parser.add_argument("--clips-per-shard", type=int, default=100)
+    parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip in seconds, by default 10")
+    parser.add_argument("--split", default="train", help="train (the default), validation, test or all")
+    parser.add_argument("--clips-per-shard", type=int, default=100, help="by default 100")
     given = parser.parse_args(arguments)
     from sepcl_keras.views.preparation import Preparation, ShardWriter, listed, load_processors
 
     keep_memory()
     make_repeatable(0)
-    clips = listed(given.data, given.split)
+    clips, refused = listed(given.data, given.split)
     print(f"{given.data}: {len(clips)} clips of split {given.split}; --split all takes those of all splits.")
     writer = ShardWriter(load_processors(given.separator), given.seconds)
-    preparation = Preparation(clips, writer, given.out, given.clips_per_shard)
+    preparation = Preparation(clips, writer, given.out, given.clips_per_shard, refused)
     done = preparation.write_part(*given.part)
     if done is None:
         print(f"{given.out}: part {given.part[0]} of {given.part[1]} is written; other parts have shards to write.")

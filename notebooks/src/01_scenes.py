@@ -262,7 +262,7 @@ print(f"largest difference between the sum of sources and the mixture: {worst:.1
 # The paper learns from clips of AudioSet: real scenes, with rooms, wind, distance and noise, in which nobody knows what is
 # a source. If `DATA` is a folder of such recordings, here is one of them, whole, beside the mixed scene from above. The
 # separator and the encoder of the next notebooks then learn from recordings like it, and mixed scenes serve only where
-# sources must be known. If `DATA` holds single events, as it does by default, there is none to show.
+# sources must be known. With the default made sounds, or with isolated events, there is no recording to show.
 #
 # **Question.** What do you hear in a recording that no mixture of clean events has?
 

@@ -52,9 +52,9 @@ own, rate = course.folder / "own", course.profile.sample_rate
 # %% [markdown]
 # ## Five cells: from files to a search
 #
-# All you need is a folder. If `DATA` is one with recordings, it is taken. If not, we play the reader who has put a
-# recorder into the garden for two nights: some test scenes are written to files, as a recorder would have left them,
-# without a word on what is heard.
+# All you need is a folder. If `DATA` is a folder of recorded scenes, it is used. For made sounds and isolated events
+# (ESC-50), some test scenes are written to files, as if a recorder had stood in the garden for two nights, without a
+# word on what is heard.
 
 # %%
 folder = Path(DATA)
@@ -183,7 +183,7 @@ above = notebook.verdict(verdicts, claim, ours > chance, f"{ours:.2f} against {c
 # ## From a download to a number
 #
 # With labels the whole course can be run on a data set, this notebook included. What the publishers leave in a folder is
-# taken as it is; missing, silent and far too short clips are counted and named, not passed over: mAP moves with them.
+# taken as it is; missing, silent and far too short clips are counted, with the reason, because mAP moves with them.
 #
 # | data set | to get it | to run on it | what is in it |
 # |---|---|---|---|
@@ -198,8 +198,8 @@ above = notebook.verdict(verdicts, claim, ours > chance, f"{ours:.2f} against {c
 #
 # ## Two million clips
 #
-# Notebook 05 wrote all views into one array, in one process. A large collection is written as **shards**: files of some
-# hundred clips each, every one made by a pure function *(list of clips, snapshots) → shard*. Who writes which shard does
+# Notebook 05 wrote all **views**, the log-mel of mixtures and of their separated channels, into one array, in one
+# process. A large collection is written as **shards**: files of some hundred clips each, every one made by a pure function *(list of clips, snapshots) → shard*. Who writes which shard does
 # not matter, so any number of processes can share the work, and one that was killed is simply started again:
 #
 # ```

@@ -18,6 +18,9 @@ from sepcl_keras.core.files import read_json, write_json, writing
 from sepcl_keras.core.folders import PROGRESS, Sparing
 
 CHECKSUMS = "checksums.json"
+# What reading an .npy or .npz raises that is not whole, or not what it says.
+BROKEN = (OSError, ValueError, ArithmeticError, EOFError, LookupError, MemoryError, RuntimeError, TypeError)
+BROKEN += (SyntaxError, struct.error, zipfile.BadZipFile, zlib.error)
 
 
 class GrowingArrays:
@@ -130,7 +133,7 @@ class StoredArray:
         self.path = path
         try:
             self.array = _mapped(path, member) if member else np.lib.format.open_memmap(path, mode="r")
-        except (OSError, ValueError, EOFError, KeyError, struct.error, zipfile.BadZipFile) as error:
+        except BROKEN as error:
             raise BadInput(f"{path}: expected a whole array ({error}).") from None
         sums = Path(path).with_name(CHECKSUMS)
         expected = read_json(sums, dict).get(Path(path).name) if sums.exists() and not member else None

@@ -70,6 +70,11 @@ def _is_running(process):
     return True
 
 
+def text_of(path):
+    """A path as text that any file can hold: bytes of a name that are no UTF-8 become \\x and two digits."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
+
+
 def write_json(path, content):
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")

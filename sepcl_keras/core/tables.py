@@ -14,9 +14,12 @@ def cells(path, delimiter=None):
         with open(path, encoding="utf-8-sig", newline="") as file:
             first = file.readline()
             file.seek(0)
-            reader = csv.reader(file, delimiter=delimiter or max(",;\t", key=first.count), skipinitialspace=True)
+            delimiter = delimiter or max(",;\t", key=first.count)
+            reader = csv.reader(file, delimiter=delimiter, skipinitialspace=True, strict=True)
             lines = [(reader.line_num, [cell.strip() for cell in row]) for row in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
+    except csv.Error as error:
+        raise BadInput(f"{path}, line {reader.line_num}: expected a readable CSV file ({error}).") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise BadInput(f"{path}: expected a readable CSV file ({error}).") from None
     return [line for line in lines if any(line[1])]
 
@@ -35,7 +38,13 @@ def read_table(path, columns, header=None):
             raise BadInput(f"{path}: expected a column {column}, but found {', '.join(names) or 'an empty file'}.")
     if not lines:
         raise BadInput(f"{path}: expected rows under its header, but the table is empty.")
-    rows = [(line, dict(zip(names, cells))) for line, cells in lines]
+    for line, found in lines:
+        if any(found[len(names) :]):
+            raise BadInput(
+                f"{path}, line {line}: {len(found)} cells under {len(names)} columns; expected quotes around a cell "
+                "that holds what separates cells."
+            )
+    rows = [(line, dict(zip(names, found))) for line, found in lines]
     for line, row in rows:
         for column in columns:
             if not row.get(column):

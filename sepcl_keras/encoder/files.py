@@ -12,14 +12,14 @@ import numpy as np
 
 from sepcl_keras.core.arrays import GrowingArrays, StoredArray, digest
 from sepcl_keras.core.checks import BadInput, path_of
-from sepcl_keras.core.files import fingerprint, progress, writing
+from sepcl_keras.core.files import fingerprint, progress, text_of, writing
 from sepcl_keras.core.folders import atomic_folder
 from sepcl_keras.encoder.embedding import cut, in_float32, network_of, sizes
 from sepcl_keras.encoder.table import format_of, read_meta, write_table
 from sepcl_keras.scenes import audio
+from sepcl_keras.scenes.layouts import SUFFIXES, sound_files
 from sepcl_keras.views.log_mel import HOP, SAMPLE_RATE, log_mel_model
 
-ENDINGS = (".wav", ".ogg", ".oga", ".opus", ".flac", ".mp3", ".aif", ".aiff")
 THREADS = 4  # that decode: one keeps up with a CPU's network many times over
 FILES_AHEAD = 64  # short ones of a second make a batch only together
 BLOCK = 4_096  # rows of the table at a time
@@ -46,7 +46,8 @@ def embed_files(files, encoder, out, hop=None, pool=False, batch_size=None, show
 
     Returns:
         The path of the table. Its rows come in the order of the files and of time, and its `meta["refused"]` has each
-        file of which it has none, with the sentence why: what is unreadable, silent or shorter than 0.1 s.
+        file of which it has none, with the sentence why: what is unreadable, silent or shorter than 0.1 s; and each
+        folder in it that was not looked into.
 
     Raises `BadInput` where there is no file, none that is not refused, no room, or another file at `out`.
     """
@@ -54,7 +55,7 @@ def embed_files(files, encoder, out, hop=None, pool=False, batch_size=None, show
     format_of(out)  # refuses others, before the work
     encoder = in_float32(encoder)
     window, hop, batch_size = sizes("embed_files", encoder, hop, batch_size)
-    paths, ids = _listed(files)
+    paths, ids, unread = _listed(files)
     d, width = int(encoder.embedding_dim), int(encoder.width)
     of_encoder = dict(embedding_dim=d, width=width, recipe=encoder.recipe, weights=digest(encoder.weights))
     meta = dict(encoder=of_encoder, sample_rate=SAMPLE_RATE, window=window, hop=hop)
@@ -66,40 +67,32 @@ def embed_files(files, encoder, out, hop=None, pool=False, batch_size=None, show
                 raise BadInput(f"{out}: made from something else; expected a path where nothing is yet.")
         else:
             refused = _embed_rows(folder, rows_mark, paths, encoder, window, hop, batch_size, show)
-            _write(out, folder, ids, refused, meta)
+            _write(out, folder, ids, refused, meta, unread)
         for path in folder.iterdir():
             path.unlink()
     return out
 
 
 def _listed(files):
-    """Paths of the files, and their ids."""
+    """Paths of the files, their ids, and what was not looked into, id → why."""
+    unread = {}
     if isinstance(files, (list, tuple)):
         paths = [path_of(f"files[{index}]", file) for index, file in enumerate(files)]
-        ids = [_text(file) for file in files]
+        ids = [text_of(file) for file in files]
     else:
         folder = path_of("files", files)
         if not folder.is_dir():
             raise BadInput(f"files={str(folder)!r}: expected a folder that is there, or a list of paths.")
-        found = (
-            os.path.join(parent, name)
-            for parent, folders, names in os.walk(folder)
-            for name in names
-            if name.lower().endswith(ENDINGS) and not name.startswith(".")
-        )
-        pairs = sorted((path_of("files", path).relative_to(folder).as_posix(), path) for path in found)
-        paths, ids = [path for _, path in pairs], [_text(id) for id, _ in pairs]
+        found, unread = sound_files(folder)
+        paths, ids = list(found.values()), list(found)
     if not paths:
-        raise BadInput(f"files={str(files)!r}: expected sound files ({', '.join(ENDINGS)}), but there is none.")
+        why = "".join(f"; {name}: {reason}" for name, reason in unread.items())
+        names = ", ".join(sorted(SUFFIXES))
+        raise BadInput(f"files={str(files)!r}: expected sound files ({names}), but there is none{why}.")
     if len(set(ids)) < len(ids):
         twice = next(id for index, id in enumerate(ids) if id in ids[:index])
         raise BadInput(f"files: {twice} comes twice; expected each once.")
-    return paths, ids
-
-
-def _text(path):
-    """A path as text that any file can hold."""
-    return os.fsencode(path).decode("utf-8", "backslashreplace")
+    return paths, ids, unread
 
 
 def _state(path):
@@ -162,7 +155,7 @@ def _rows(paths, first, done, window, hop, limit, refuse, bar):
                     number += 1
                 continue
             if isinstance(sound, BadInput):
-                refuse(index, str(sound))
+                refuse(index, text_of(str(sound)))
             number = 0
             bar.update(1)
 
@@ -247,7 +240,7 @@ def stretches(path, window, step):
         yield rest
 
 
-def _write(out, folder, ids, refused, meta):
+def _write(out, folder, ids, refused, meta, unread):
     """The table of the rows in a folder, without those of refused files."""
     place, h = (StoredArray(folder / f"{name}.npy", kind, 2).array for name, kind in (("place", "i4"), ("h", "f4")))
     dropped = sorted(refused)
@@ -265,7 +258,8 @@ def _write(out, folder, ids, refused, meta):
     rows = sum(len(times) for _, times, _ in blocks())
     if not rows:
         raise BadInput(f"files: all {len(ids)} are refused, the first because: {refused[0]}")
-    write_table(out, blocks, meta | dict(rows=rows, refused={ids[index]: refused[index] for index in dropped}))
+    refused = {ids[index]: refused[index] for index in dropped} | unread
+    write_table(out, blocks, meta | dict(rows=rows, refused=refused))
 
 
 def _means(windows):

@@ -16,7 +16,10 @@ EDGE_DB = 60.0  # what lies this far below the peak at either end is padding
 ACTIVE_DB = 30.0  # frames within this range of the loudest one count for the level
 FRAME_SECONDS = 0.02  # of the frames for the level
 LOWEST_RATE = 1_000  # Hz; what is stored at a lower one is no sound
+ENCODED = 4 * 1152  # samples that an MP3's encoder may add, of its delay and padding
+STREAMED = 0x7FFFF000  # bytes; who writes into a pipe puts this or more for a number that is not known yet
 UNKNOWN = 2**62  # libsndfile gives so many samples or more where a file does not say how many it holds
+KEEPS = "expected a whole file (`ffmpeg -i FILE out.wav` keeps what is there)"
 
 
 class _Straight(soundfile.SoundFile):
@@ -70,10 +73,12 @@ def blocks(path, sample_rate=16_000):
     with _opened(path) as file:
         resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, dtype="float32")
         for channels in _seconds(path, file):
-            if not np.isfinite(channels).all():
-                raise BadInput(f"{path}: expected finite samples, but the file holds NaN or infinity.")
             peak = max(peak, np.abs(channels).max(initial=0.0))
-            waveform = resampler.resample_chunk(channels.mean(axis=1), last=not len(channels))
+            with np.errstate(over="ignore", invalid="ignore"):  # a sum of large or infinite samples
+                mono = channels.mean(axis=1)
+            waveform = resampler.resample_chunk(mono, last=not len(mono))
+            if not (np.isfinite(mono).all() and np.isfinite(waveform).all()):
+                raise BadInput(f"{path}: expected finite samples, but the file holds NaN or infinity.")
             samples += len(waveform)
             if len(waveform):
                 yield waveform
@@ -117,10 +122,17 @@ def read_in_graph(path):
 
 def _seconds(path, file):
     """The samples of a file (samples, channels), a second at a time, none at its end."""
-    channels = None
+    channels, left = None, round((file.seconds or 0) * file.samplerate)
+    left -= ENCODED if file.subtype == "MPEG_LAYER_III" else 0
     while channels is None or len(channels):
         channels = _decoded(path, lambda: file.read(file.samplerate, dtype="float32", always_2d=True))
+        left -= len(channels)
         yield channels
+    if left > 0:
+        raise BadInput(
+            f"{path}: ends {left / file.samplerate:.3f} s before it should, as where a copy broke off or somebody "
+            f"changes it; {KEEPS}."
+        )
 
 
 @functools.cache
@@ -145,8 +157,9 @@ def _decoded(path, reader):
     try:
         return reader()
     except (soundfile.SoundFileError, OSError, TypeError, ValueError, MemoryError) as error:
-        reason = str(error).rstrip(".")
-        raise BadInput(f"{path}: expected a readable wav, ogg, flac or mp3 file ({reason}).") from None
+        # libsndfile's own reasons are left out: of one file it says now this and now that, and that there is none.
+        reason = "" if isinstance(error, soundfile.LibsndfileError) else f" ({str(error).rstrip('.')})"
+        raise BadInput(f"{path}: expected a readable wav, ogg, flac or mp3 file{reason}.") from None
 
 
 def _opened(path):
@@ -157,6 +170,9 @@ def _opened(path):
     file = _decoded(path, lambda: _Straight(str(path)))
     try:
         _check(path, file)
+    except OSError as error:  # gone, meanwhile
+        file.close()
+        raise BadInput(f"{path}: expected a file that stays while it is read ({error.strerror}).") from None
     except BaseException:
         file.close()
         raise
@@ -171,15 +187,27 @@ def _check(path, file):
     with headers.mapped(path) as data:
         there = file.frames
         if file.subtype == "MPEG_LAYER_III" and file.format != "WAV":
-            there = headers.mp3_samples(data)
+            there, told = headers.mp3_samples(data)
             file.seconds = there / file.samplerate
-        # An encoder's delay and padding are left out: up to three frames.
-        if there > file.frames + 4 * 1152 or headers.is_chained(data, file.format):
+            if told > there + ENCODED:
+                missing = (told - there) / file.samplerate
+                raise BadInput(f"{path}: ends {missing:.3f} s before it should, as where a copy broke off; {KEEPS}.")
+        if there > file.frames + ENCODED or headers.is_chained(data, file.format):
             raise BadInput(
                 f"{path}: more sound is there than its beginning says, as where files were written one after the "
                 "other; expected one stream (`ffmpeg -i FILE out.wav` makes one)."
             )
-        empty = [start for name, start, size in headers.wav_chunks(data) if name == b"data" and not size]
+        chunks = headers.wav_chunks(data)
+        for name, start, size in chunks:
+            here = len(data) - start
+            # Less may be a careless header's, such as one that counts itself.
+            missing = file.frames / file.samplerate * (size - here) / here if 0 < here < size < STREAMED else 0.0
+            if name in (b"data", b"SSND") and missing > SHORTEST:
+                raise BadInput(
+                    f"{path}: its header tells of {size} bytes of samples, but {here} are there, as where a copy broke "
+                    f"off; {KEEPS}."
+                )
+        empty = [start for name, start, size in chunks if name == b"data" and not size]
         if empty and len(data) > empty[0]:
             raise BadInput(
                 f"{path}: its header tells of no samples, but {len(data) - empty[0]} bytes follow, as where a recorder "

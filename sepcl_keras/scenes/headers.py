@@ -38,13 +38,16 @@ def _mp3_frame(data, at):
 
 
 def mp3_samples(data):
-    """Samples in all frames of an MP3, those of a header of its length left out."""
-    at = samples = 0
+    """Samples in all frames of an MP3, and how many the header of its length, left out there, tells of, or 0."""
+    at = samples = told = 0
     while at < len(data):
         frame = _mp3_frame(data, at)
         if frame:
             silent = any(data.find(mark, at, at + 44) > 0 for mark in (b"Xing", b"Info", b"VBRI"))
             samples += 0 if silent else frame[1]
+            mark = max(data.find(name, at, at + 44) for name in (b"Xing", b"Info")) if not samples else -1
+            if mark > 0 and int.from_bytes(data[mark + 4 : mark + 8], "big") & 1:  # the number of frames comes first
+                told = int.from_bytes(data[mark + 8 : mark + 12], "big") * frame[1]
             at += frame[0]
         elif data[at : at + 3] == b"ID3" and at + 10 <= len(data):
             size = data[at + 6 : at + 10]
@@ -55,7 +58,7 @@ def mp3_samples(data):
                 at = data.find(b"\xff", at + 1)
             if at < 0:
                 break
-    return samples
+    return samples, told
 
 
 def is_chained(data, container):
@@ -74,10 +77,10 @@ def is_chained(data, container):
 
 
 def wav_chunks(data):
-    """Name, start and size of each chunk of a RIFF file, as its headers say."""
-    at, chunks = 12, []
-    while data[:4] == b"RIFF" and at + 8 <= len(data):
-        size = int.from_bytes(data[at + 4 : at + 8], "little")
+    """Name, start and size of each chunk of a wav or an aiff file, as its headers say."""
+    at, chunks, order = 12, [], {b"RIFF": "little", b"FORM": "big"}.get(data[:4])
+    while order and at + 8 <= len(data):
+        size = int.from_bytes(data[at + 4 : at + 8], order)
         chunks.append((data[at : at + 4], at + 8, size))
         at += 8 + size + size % 2
     return chunks

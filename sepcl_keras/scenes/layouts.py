@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 
 from sepcl_keras.core.checks import BadInput, path_of
+from sepcl_keras.core.files import text_of
 from sepcl_keras.core.tables import cells, read_table, whole_number
 from sepcl_keras.scenes.splits import split_clips
 
@@ -72,9 +73,12 @@ def open_recordings(folder, labels=None, columns=None, spanning=None):
     if labels not in (None, "subfolders"):
         raise BadInput(f"SEPCL_LABELS={labels!r}: expected subfolders, or nothing.")
     columns = _columns(columns or os.environ.get("SEPCL_COLUMNS") or {})
-    files = _sounds(folder)
+    files, unread = sound_files(folder)
     if not files:
-        raise BadInput(f"{folder}: expected sound files ({', '.join(sorted(SUFFIXES))}), but found none at any depth.")
+        why = "".join(f"; {name}: {reason}" for name, reason in unread.items())
+        raise BadInput(
+            f"{folder}: expected sound files ({', '.join(sorted(SUFFIXES))}), but found none at any depth{why}."
+        )
     for recognise in (_urbansound8k, _fsd50k, _audioset):
         if found := recognise(folder, files):
             break
@@ -85,19 +89,33 @@ def open_recordings(folder, labels=None, columns=None, spanning=None):
         why = next(iter(refused.values()), "the table is empty")
         raise BadInput(f"{folder}: none of the {len(refused)} clips listed is here ({why}); expected some.")
     clips, _, more = split_clips(clips, folder, spanning)
-    return Listing(folder.resolve().name, layout, clips, tuple(classes), refused, notes + more)
+    return Listing(text_of(folder.resolve().name), layout, clips, tuple(classes), refused | unread, notes + more)
 
 
-def _sounds(folder):
-    """Path from the folder on, as text with slashes → path of each sound file, sorted."""
-    found = {}
-    for where, folders, names in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in names:
-            if Path(name).suffix.lower() in SUFFIXES and not name.startswith("."):
-                path = Path(where) / name
-                found[path.relative_to(folder).as_posix()] = path
-    return dict(sorted(found.items()))
+def sound_files(folder):
+    """The sound files in a folder, at any depth, but for hidden ones.
+
+    Returns two dicts, sorted, from the path within the folder, as text with slashes: to the path of each file; and to
+    the reason why of each folder that was not looked into.
+    """
+    found, unread = {}, {}
+
+    def text(path):
+        return text_of(Path(path).relative_to(folder).as_posix())
+
+    def refuse(error):
+        unread[text(error.filename)] = f"a folder that cannot be listed ({error.strerror})"
+
+    for where, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        links = [Path(where, name) for name in folders if os.path.islink(os.path.join(where, name))]
+        unread |= {text(path): "a link to a folder, which is not followed" for path in links}
+        for path in (Path(where, name) for name in names if not name.startswith(".")):
+            if path.suffix.lower() in SUFFIXES:
+                if text(path) in found:
+                    raise BadInput(f"{folder}: {text(path)} stands for two files; expected names in UTF-8.")
+                found[text(path)] = path
+    return dict(sorted(found.items())), dict(sorted(unread.items()))
 
 
 def _columns(columns):
@@ -122,7 +140,7 @@ class _Clips:
         if name in self._rows and self._rows[name] != row:
             raise BadInput(f"{self.table}, line {line}: expected {name} once, but an earlier row says otherwise of it.")
         if path is None:
-            self.refused[name] = "listed, but no file of its name is here"
+            self.refused[name] = "listed, but no sound file of its name is here"
         elif name not in self._rows:
             self.clips.append(Clip(name, path, labels, split, recording))
         self._rows[name] = row
@@ -130,7 +148,7 @@ class _Clips:
 
 def _urbansound8k(folder, files):
     table = folder / "metadata" / "UrbanSound8K.csv"
-    if not table.is_file():
+    if not os.path.isfile(table):  # which, unlike is_file, takes a folder that we may not enter
         return None
     found = _Clips(table)
     for line, row in read_table(table, ("slice_file_name", "fsID", "fold", "class")):
@@ -143,7 +161,7 @@ def _urbansound8k(folder, files):
 def _fsd50k(folder, files):
     tables = folder / "FSD50K.ground_truth"
     dev, held_out, words = (tables / name for name in ("dev.csv", "eval.csv", "vocabulary.csv"))
-    if not (dev.is_file() and held_out.is_file()):
+    if not (os.path.isfile(dev) and os.path.isfile(held_out)):
         return None
     known = None
     if words.is_file():  # which has no header
@@ -214,7 +232,7 @@ def _own(folder, files, labels, columns):
         raise BadInput(f"{folder}: expected a CSV file with a column {columns['filename']}, as SEPCL_COLUMNS says.")
     clips = []
     for name, path in files.items():
-        given = (path.parent.name,) if labels and path.parent != folder else ()
+        given = (text_of(path.parent.name),) if labels and path.parent != folder else ()
         if labels and not given:
             raise BadInput(f"{path}: expected a folder around it that names its label, by SEPCL_LABELS=subfolders.")
         clips.append(Clip(name, path, given, None, name))
@@ -227,7 +245,7 @@ def _own(folder, files, labels, columns):
 def _with_table(folder, files, table, columns, notes):
     by_name, found, used = {}, _Clips(table), set()
     for path in files.values():
-        by_name.setdefault(path.name, []).append(path)
+        by_name.setdefault(text_of(path.name), []).append(path)
     for line, row in read_table(table, (columns["filename"],)):
         name = row[columns["filename"]]
         several = [files[name]] if name in files else by_name.get(name, [])

@@ -7,7 +7,7 @@ import zlib
 import numpy as np
 
 from sepcl_keras.core.checks import BadInput
-from sepcl_keras.core.files import fingerprint, progress
+from sepcl_keras.core.files import fingerprint, progress, writing
 from sepcl_keras.scenes import audio
 from sepcl_keras.scenes.banks import EVENT_LEVEL, Bank, Event
 from sepcl_keras.scenes.mixing import PEAK, Scene, multi_hot
@@ -83,7 +83,7 @@ def write_recordings(folder, listing, numbers, samples, sample_rate, show=True):
     Returns a dict: `scenes`, split → list of (id, first second, recording, labels), and `refused`, id → why.
     """
     scenes, refused, total = {}, dict(listing.refused), 0
-    with open(folder / WAVEFORMS, "wb") as file:
+    with writing(folder / WAVEFORMS), open(folder / WAVEFORMS, "wb") as file:
         begin = _header(file, 2**31, samples)
         for split in SPLITS:
             clips = sorted((clip for clip in listing.clips if clip.split == split), key=_order)

@@ -13,8 +13,8 @@ _preparations = {}  # of this process, by its arguments: the networks are loaded
 def _preparation(data, split, out, separator, seconds, clips_per_shard):
     key = data, split, out, separator, seconds, clips_per_shard
     if key not in _preparations:
-        writer = ShardWriter(load_processors(separator), seconds)
-        _preparations[key] = Preparation(listed(data, split), writer, out, clips_per_shard)
+        writer, (clips, refused) = ShardWriter(load_processors(separator), seconds), listed(data, split)
+        _preparations[key] = Preparation(clips, writer, out, clips_per_shard, refused)
     return _preparations[key]
 
 

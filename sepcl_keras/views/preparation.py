@@ -29,9 +29,10 @@ READERS = 4  # files that are decoded at a time, while the clips before are sepa
 
 
 def listed(data, split="train"):
-    """The clips of a split, or of "all", in a folder of recordings (see `open_recordings`)."""
+    """The clips of a split, or of "all", in a folder of recordings (`open_recordings`); id → why of those refused."""
     one_of("split", split, (*SPLITS, "all"))
-    return [clip for clip in open_recordings(data).clips if split in (clip.split, "all")]
+    listing = open_recordings(data)
+    return [clip for clip in listing.clips if split in (clip.split, "all")], listing.refused
 
 
 def load_processors(folder=None, batch_size=BATCH):
@@ -160,11 +161,12 @@ class Preparation:
 
     Args:
         clips: objects with an `id` and a `path`, no two with one id. writer: a `ShardWriter`. out: the folder.
+        refused: dict, id → why, of what was listed and cannot be read at all; it comes first in `rejected.csv`.
     """
 
-    def __init__(self, clips, writer, out, clips_per_shard=100):
+    def __init__(self, clips, writer, out, clips_per_shard=100, refused=()):
         check_number("clips_per_shard", clips_per_shard, least=1, whole=True)
-        self.clips, self.writer, self.out = clips, writer, path_of("OUT", out)
+        self.clips, self.writer, self.out, self.refused = clips, writer, path_of("OUT", out), dict(refused)
         self.clips_per_shard, ids = clips_per_shard, [clip.id for clip in clips]
         if not ids or len(set(ids)) < len(ids):
             raise BadInput(f"{len(ids)} clips with {len(set(ids))} ids: expected some, each with an id of its own.")
@@ -199,11 +201,11 @@ class Preparation:
     def finish(self):
         """Writes `rejected.csv` and the manifest `views.json` where all shards are there; returns what it says or None.
 
-        Both are made of the shards alone: whoever ends last, or does it again, writes the same.
+        Both are made of the shards and the listing alone: whoever ends last, or does it again, writes the same.
         """
         if not all(self.path(shard).exists() for shard in range(self.shards)):
             return None
-        shards, rejected, used = [], [], []
+        shards, rejected, used = [], [*self.refused.items()], []
         for path in map(self.path, range(self.shards)):
             about, checksum = read_about(path)
             shards.append([path.name, about["clips"], path.stat().st_size, checksum])

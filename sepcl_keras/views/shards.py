@@ -26,13 +26,13 @@ import zlib
 
 import numpy as np
 
-from sepcl_keras.core.arrays import StoredArray
+from sepcl_keras.core.arrays import BROKEN, StoredArray
 from sepcl_keras.core.checks import BadInput
 from sepcl_keras.core.files import atomic, writing
 from sepcl_keras.views.log_mel import PATCH_FRAMES
 
 ABOUT = "about.json"
-BROKEN = (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error)  # of a zip that is not whole
+SAYS = {"mark": str, "recipe": dict, "clips": int, "rejected": list, "versions": dict}  # what a shard says of itself
 
 
 def block_sums(log_mel):
@@ -69,7 +69,10 @@ def read_about(path, whole=False):
             damaged = archive.testzip() if whole else None
             if damaged:
                 raise zipfile.BadZipFile(f"wrong checksum of {damaged}")
-            return json.loads(archive.read(ABOUT)), archive.getinfo("log_mel.npy").CRC
+            about = json.loads(archive.read(ABOUT))
+            if not isinstance(about, dict) or not all(isinstance(about.get(name), kind) for name, kind in SAYS.items()):
+                raise ValueError(f"{ABOUT} without its {', '.join(SAYS)}")
+            return about, archive.getinfo("log_mel.npy").CRC
     except BROKEN as error:
         raise BadInput(f"{path}: expected a whole shard ({error}).") from None
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from sepcl_keras.core.arrays import GrowingArrays, StoredArray, digest
 from sepcl_keras.core.backend import inference
-from sepcl_keras.core.checks import BadInput, check_number, numbers
+from sepcl_keras.core.checks import BadInput, check_number, numbers, path_of
 from sepcl_keras.core.files import fingerprint, progress, read_json, write_json, writing
 from sepcl_keras.separation.separate import BATCH
 from sepcl_keras.views.log_mel import MEL_BANDS, PATCH_FRAMES, PATCH_SAMPLES, LogMel, log_mel_model
@@ -84,7 +84,7 @@ class Views:
     """
 
     def __init__(self, folder, host=(0, 1)):
-        self.folder, self.host = folder, host = Path(folder), tuple(host)
+        self.folder, self.host = folder, host = path_of("folder", folder), tuple(host)
         index, count = self.host
         check_number("host's count", count, least=1, whole=True)
         check_number("host's index", index, least=0, whole=True)
@@ -98,7 +98,7 @@ class Views:
             if shards is not None:
                 frames = int(description["frames"])
                 shards = [(folder / Path(name).name, int(clips), int(size)) for name, clips, size, _ in shards]
-        except (KeyError, TypeError, ValueError):
+        except (KeyError, TypeError, ValueError, OverflowError):
             raise BadInput(f"{path}: expected the processors and num_sources of views.") from None
         self.damaged, self._open, self._lock = set(), OrderedDict(), threading.Lock()
         views = 1 + len(self.processors) * self.num_sources

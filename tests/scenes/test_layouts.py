@@ -30,7 +30,7 @@ def by_split(listing):
 def test_urbansound8k(sets):
     listing = open_recordings(sets / "urbansound8k")
     assert listing.layout == "UrbanSound8K" and len(listing.clips) == 119 and len(listing.classes) == 6
-    assert listing.refused == {"1000-1-1-0.wav": "listed, but no file of its name is here"}
+    assert listing.refused == {"1000-1-1-0.wav": "listed, but no sound file of its name is here"}
     found = by_split(listing)
     folds = {
         split: {int(clip.path.parent.name[4:]) for clip in listing.clips if clip.split == split} for split in SPLITS

@@ -73,7 +73,7 @@ def test_no_scene(tmp_path, waveform, sentence):
 def test_each_clip_that_cannot_be_used_is_named_with_the_reason(tmp_path):
     listing, found, waveforms = written(tmp_path, "fsd50k")
     assert set(found["refused"]) == {"102", "103", "104"}
-    assert "no file" in found["refused"]["102"] and "silent" in found["refused"]["103"]
+    assert "no sound file" in found["refused"]["102"] and "silent" in found["refused"]["103"]
     assert found["refused"]["104"].startswith("expected at least 0.1 s")
     assert waveforms.shape == (sum(map(len, found["scenes"].values())), 5 * RATE) and np.isfinite(waveforms).all()
     ids = {row[0] for rows in found["scenes"].values() for row in rows}

@@ -152,7 +152,7 @@ def test_a_shard_that_was_damaged_or_taken_away_is_made_again(prepared, data, se
 
 
 def test_the_same_twice_at_once_is_as_once(data, tmp_path):
-    clips = listed(data, "all")
+    clips, _ = listed(data, "all")
     Preparation(clips, ShardWriter({"low": Bands(1000)}, SECONDS), tmp_path / "alone", 3).write_part(show=False)
     begin, failed = threading.Barrier(3), []
 
@@ -178,7 +178,7 @@ def test_another_preparation_in_the_folder_is_refused_and_nothing_of_the_first_i
 ):
     if not links:
         monkeypatch.setattr(module.os, "link", lambda *paths: (_ for _ in ()).throw(PermissionError(1, "no links")))
-    clips, writer = listed(data, "all"), ShardWriter({}, SECONDS)
+    (clips, _), writer = listed(data, "all"), ShardWriter({}, SECONDS)
     Preparation(clips, writer, tmp_path, 3).write(0)
     before = content(tmp_path)
     for other, what in (
@@ -194,7 +194,7 @@ def test_another_preparation_in_the_folder_is_refused_and_nothing_of_the_first_i
 
 
 def test_of_two_other_preparations_at_once_one_has_the_folder(data, tmp_path):
-    clips, writers = listed(data, "all"), [ShardWriter({}, SECONDS), ShardWriter({}, 2.0)]
+    (clips, _), writers = listed(data, "all"), [ShardWriter({}, SECONDS), ShardWriter({}, 2.0)]
     begin, ended = threading.Barrier(2), []
 
     def prepare(writer):
@@ -215,7 +215,7 @@ def test_of_two_other_preparations_at_once_one_has_the_folder(data, tmp_path):
 
 
 def test_a_clip_may_not_be_listed_twice(data, tmp_path):
-    clips = listed(data, "all")
+    clips, _ = listed(data, "all")
     with pytest.raises(BadInput, match="15 clips with 14 ids"):
         Preparation([*clips, clips[0]], ShardWriter({}, SECONDS), tmp_path)
 
