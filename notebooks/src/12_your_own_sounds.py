@@ -323,11 +323,11 @@ print("recorded:", ", ".join(recorded))
 #
 # ## Exercises
 #
-# **1.** Search by a sound that is not in the folder: take a channel of the separator as the query. Is the nearest file the one
-# it came from?
+# **1.** Search by a sound that is not in the folder: take the louder channel of the separator as the query. Is the nearest file
+# the one it came from?
 
 # %% tags=["solution"]
-channel = np.concatenate(list(audio.blocks(channels[0], rate)))
+channel = max((np.concatenate(list(audio.blocks(path, rate))) for path in channels), key=np.linalg.norm)
 h_channel = embed(np.resize(channel, max(len(channel), window))[None], encoder)[0]
 rows, cosines = search(table, h_channel, k=1)
 hits = np.mean([table.ids[row] == str(clip.path) for row in rows[:, 0]])
