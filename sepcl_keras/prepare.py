@@ -3,7 +3,7 @@
     python -m sepcl_keras.prepare DATA OUT --separator FOLDER [--part i/n] [--split train] [--seconds 10]
 
 DATA is a folder of recordings in any layout that the course takes, of which the clips of one split are prepared. OUT
-gets the shards, `rejected.csv` with the files that are no sound, and, once all shards are there, the manifest
+gets the shards, `rejected.csv` with what is no sound or not there, and, once all shards are there, the manifest
 `views.json`, with which `Views(OUT)` reads them. Part i of n, counted from 1, writes every n-th shard: in a SLURM array
 `--part $SLURM_ARRAY_TASK_ID/100`, in a shell `for i in 1 2 3 4; do ... --part $i/4 & done`. What was killed is started
 again, with as many parts as one likes, and ends with the same bytes.

@@ -13,14 +13,11 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.checks import BadInput, reason_of
 from sepcl_keras.core.files import read_json, write_json, writing
 from sepcl_keras.core.folders import PROGRESS, Sparing
 
 CHECKSUMS = "checksums.json"
-# What reading an .npy or .npz raises that is not whole, or not what it says.
-BROKEN = (OSError, ValueError, ArithmeticError, EOFError, LookupError, MemoryError, RuntimeError, TypeError)
-BROKEN += (SyntaxError, struct.error, zipfile.BadZipFile, zlib.error)
 
 
 class GrowingArrays:
@@ -133,8 +130,8 @@ class StoredArray:
         self.path = path
         try:
             self.array = _mapped(path, member) if member else np.lib.format.open_memmap(path, mode="r")
-        except BROKEN as error:
-            raise BadInput(f"{path}: expected a whole array ({error}).") from None
+        except Exception as error:  # a file can be broken in more ways than zip and NumPy have names for
+            raise BadInput(f"{path}: expected a whole array ({reason_of(error)}).") from None
         sums = Path(path).with_name(CHECKSUMS)
         expected = read_json(sums, dict).get(Path(path).name) if sums.exists() and not member else None
         if expected is not None and checksum(path) != expected:

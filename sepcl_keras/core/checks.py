@@ -15,6 +15,11 @@ class BadInput(ValueError):
     """Something the reader gave cannot be used; the message is one sentence with its name and what was expected."""
 
 
+def reason_of(error):
+    """The first line of what an exception says, to be put in brackets."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
+
+
 def array(name, values):
     """`values`, a nest of numbers or any library's tensor, as NumPy's array of real numbers, or `BadInput`."""
     try:

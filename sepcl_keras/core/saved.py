@@ -5,7 +5,7 @@ import zipfile
 
 import keras
 
-from sepcl_keras.core.checks import BadInput, path_of
+from sepcl_keras.core.checks import BadInput, path_of, reason_of
 from sepcl_keras.core.files import atomic
 
 
@@ -35,8 +35,7 @@ def load_model(path, kind):
         if found == keras.saving.get_registered_name(kind):
             return keras.saving.load_model(path, compile=False, safe_mode=True)
     except Exception as error:  # a file can be broken in more ways than zip, JSON, Keras and HDF5 have names for
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
         raise BadInput(
-            f"{path}: expected a whole .keras file of a {kind.__name__}, but reading it failed ({reason})."
+            f"{path}: expected a whole .keras file of a {kind.__name__}, but reading it failed ({reason_of(error)})."
         ) from None
     raise BadInput(f"{path}: holds {found}; expected a {kind.__name__}.")

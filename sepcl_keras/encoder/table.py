@@ -8,7 +8,7 @@ import zipfile
 import numpy as np
 
 from sepcl_keras.core.arrays import write_header
-from sepcl_keras.core.checks import BadInput, array, numbers, path_of
+from sepcl_keras.core.checks import BadInput, array, numbers, path_of, reason_of
 from sepcl_keras.core.files import atomic, writing
 
 FORMATS = (".npz", ".parquet")
@@ -81,8 +81,9 @@ def _read(path, columns):
         if not isinstance(meta, dict):
             raise ValueError("its meta is no JSON object")
     except Exception as error:  # a file can be broken in more ways than zip, NumPy and Arrow have names for
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".:")
-        raise BadInput(f"{path}: expected a whole table of embed_files, but reading it failed ({reason}).") from None
+        raise BadInput(
+            f"{path}: expected a whole table of embed_files, but reading it failed ({reason_of(error)})."
+        ) from None
     return [*found, meta]
 
 

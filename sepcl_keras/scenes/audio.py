@@ -1,6 +1,7 @@
 """Files ↔ waveforms: reading any common format as mono at one rate, writing wav, and where a waveform has sound."""
 
 import functools
+import os
 
 import numpy as np
 import soundfile
@@ -167,7 +168,7 @@ def _opened(path):
     path = path_of("path", path)
     if not path.is_file():
         raise BadInput(f"{path}: expected a sound file, but there is none.")
-    file = _decoded(path, lambda: _Straight(str(path)))
+    file = _decoded(path, lambda: _Straight(os.fsencode(path) if os.name == "posix" else str(path)))
     try:
         _check(path, file)
     except OSError as error:  # gone, meanwhile

@@ -29,7 +29,7 @@ READERS = 4  # files that are decoded at a time, while the clips before are sepa
 
 
 def listed(data, split="train"):
-    """The clips of a split, or of "all", in a folder of recordings (`open_recordings`); id → why of those refused."""
+    """The clips of a split, or of "all", in a folder (see `open_recordings`), and its refused, id → why."""
     one_of("split", split, (*SPLITS, "all"))
     listing = open_recordings(data)
     return [clip for clip in listing.clips if split in (clip.split, "all")], listing.refused

@@ -26,8 +26,8 @@ import zlib
 
 import numpy as np
 
-from sepcl_keras.core.arrays import BROKEN, StoredArray
-from sepcl_keras.core.checks import BadInput
+from sepcl_keras.core.arrays import StoredArray
+from sepcl_keras.core.checks import BadInput, reason_of
 from sepcl_keras.core.files import atomic, writing
 from sepcl_keras.views.log_mel import PATCH_FRAMES
 
@@ -73,8 +73,8 @@ def read_about(path, whole=False):
             if not isinstance(about, dict) or not all(isinstance(about.get(name), kind) for name, kind in SAYS.items()):
                 raise ValueError(f"{ABOUT} without its {', '.join(SAYS)}")
             return about, archive.getinfo("log_mel.npy").CRC
-    except BROKEN as error:
-        raise BadInput(f"{path}: expected a whole shard ({error}).") from None
+    except Exception as error:  # as `StoredArray` has it
+        raise BadInput(f"{path}: expected a whole shard ({reason_of(error)}).") from None
 
 
 class Shard:
@@ -91,8 +91,8 @@ class Shard:
         try:
             with np.load(path) as arrays:  # which compares checksums
                 self.level, self.ids, self._sums = (arrays[name] for name in ("level", "ids", "sums"))
-        except BROKEN as error:
-            raise BadInput(f"{path}: expected a whole shard ({error}).") from None
+        except Exception as error:  # as `StoredArray` has it
+            raise BadInput(f"{path}: expected a whole shard ({reason_of(error)}).") from None
         self.log_mel, blocks = self._log_mel.array, -(-shape[2] // PATCH_FRAMES)
         found = self.log_mel.shape, self.level.shape, self._sums.shape, self.ids.shape
         if found != (shape, shape[:2], (*shape[:2], blocks), shape[:1]):

@@ -94,6 +94,9 @@ class Views:
         description = read_json(path, dict)
         try:
             self.processors, self.num_sources = tuple(description["processors"]), int(description["num_sources"])
+            names = {name for name in self.processors if isinstance(name, str)}
+            if not isinstance(description["processors"], list) or len(names) < len(self.processors):
+                raise ValueError("processors that are no names, or twice the same")
             self.recipe, shards = description.get("log_mel", "vggish"), description.get("shards")
             if shards is not None:
                 frames = int(description["frames"])
@@ -109,9 +112,14 @@ class Views:
         else:
             self.log_mel, self.level = None, None
             self._shards = [shard for shard in shards[index::count] if shard[1]]
-            for shard, _, size in self._shards:
+            for shard, clips, size in self._shards:
                 if not shard.is_file() or shard.stat().st_size != size:
                     raise BadInput(f"{shard}: missing or cut short; expected {size} bytes; preparing again makes it.")
+                if min(clips, views, frames) < 1 or 2 * clips * views * frames * MEL_BANDS > size:
+                    raise BadInput(
+                        f"{path}: {clips} clips of {views} views of {frames} frames in {shard.name}; expected what "
+                        f"fits in its {size} bytes."
+                    )
             self.shape = (sum(clips for _, clips, _ in self._shards), views, frames, MEL_BANDS)
             if not self.shape[0] or frames < PATCH_FRAMES:
                 raise BadInput(
@@ -160,6 +168,8 @@ class Views:
         levels = (part.level for part in map(self._part, range(len(self._shards))) if part is not None)
         pieces = (level[i : i + rows, columns] for level in levels for i in range(0, len(level), rows))
         counts = np.array([(np.count_nonzero(piece < QUIET), piece.size) for piece in pieces])
+        if not len(counts):
+            raise BadInput(f"{self.folder}: no shard can be read; expected some; preparing again makes them.")
         return float(np.divide(*counts.sum(axis=0)))
 
     def patches(self, clips, columns, starts):

@@ -262,7 +262,7 @@ def test_stretches_have_each_window_once(tmp_path, hop):
     "given, options, message",
     [
         ("nowhere", {}, r"files='.*nowhere': expected a folder that is there, or a list of paths"),
-        ("empty", {}, r"files=.*empty.*: expected sound files \(\.wav, \.ogg, .*\), but there is none"),
+        ("empty", {}, r"files=.*empty.*: expected sound files \(\.aif, .*\), but there is none"),
         ([], {}, r"files='\[\]': expected sound files"),
         ([7], {}, r"files\[0\]=7: expected a path"),
         (["a.wav", "b.wav", "a.wav"], {}, "files: a.wav comes twice; expected each once"),
@@ -351,3 +351,12 @@ def test_who_imports_the_command_has_the_function_too(when):
         command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, check=True
     )
     assert json.loads(done.stdout) == [True] * 4
+
+
+def test_a_folder_that_is_not_looked_into_is_among_the_refused(folder, small_encoder, tmp_path):
+    write_sound(tmp_path / "elsewhere" / "a.wav", 1.0)
+    (folder / "more").symlink_to(tmp_path / "elsewhere", target_is_directory=True)
+    write_sound(folder / "d.w64", 1.0)
+    table = load_table(embed_files(folder, small_encoder, tmp_path / "table.npz", show=False))
+    assert set(table.ids) == {*ORDER, "d.w64"}, "each ending that the course takes"
+    assert table.meta["refused"] == {"more": "a link to a folder, which is not followed"}

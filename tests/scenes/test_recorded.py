@@ -61,7 +61,7 @@ def test_the_peak_of_a_recording_stays_below_full_scale(tmp_path):
 
 @pytest.mark.parametrize(
     ("waveform", "sentence"),
-    [(np.zeros(RATE), "the file is silent"), (0.1 * np.ones(800), "at least 0.1 s of sound, but it lasts 0.050 s")],
+    [(np.zeros(RATE), "the file is silent"), (0.1 * np.ones(160), "at least 0.1 s of sound, but it lasts 0.010 s")],
     ids=["silent", "short"],
 )
 def test_no_scene(tmp_path, waveform, sentence):
