@@ -138,10 +138,9 @@ RECORDINGS = "## Files of recordings"
 
 def recordings():
     """The last section: sound files to embeddings, to waveforms and to shards of views, decoding included."""
-    program = dict(program="recordings.py")
+    python, program = arguments.reference, dict(program="recordings.py")
     embedded = measure("embed", "--clips", 9, "--rounds", 3, **program)
-    python = arguments.reference if Path(arguments.reference).exists() else sys.executable
-    decoded = measure("read", python=python, **program)
+    decoded = measure("read", python=python if Path(python).exists() else sys.executable, **program)
     prepared = {clips: measure("prepare", "--clips", clips, **program) for clips in (100, 300, 1000, 3000, 30_000)}
     programs = ("`embed_files`, TensorFlow", "onnxruntime", "OpenVINO")
     ways = [f"{name}, {window}" for window in ("0.975 s", "10 s") for name in programs] + [
@@ -164,8 +163,7 @@ def recordings():
             for way, (name, r) in zip(ways, embedded.items(), strict=True)
         ),
         "",
-        "Reading the same files, two threads, times real time, on the packages of requirements.txt, as there is no newer",
-        "tensorflow-io:",
+        "Reading such files, two threads, times real time, by the packages of requirements.txt (for tensorflow-io):",
         "",
         "| by, to | times real time (quartiles) | goal |",
         "|---|---|---|",
