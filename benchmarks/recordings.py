@@ -2,7 +2,8 @@
 
     embed     hours of audio an hour from files to embeddings: `embed_files`, onnxruntime and OpenVINO on its ONNX file,
               and panns-inference, of full-width CNN14
-    read      times real time of `audio.read` in threads, and of `read_in_graph` where tensorflow-io is there
+    read      times real time of `audio.read` in threads, and of `read_in_graph` where tensorflow-io is there, by the
+              clock and by the time that it took of the cores, which other programs on the machine change less
     prepare   seconds and bytes that a clip and snapshot takes to become views, and the most memory of the process
 
 The ways take turns inside one process. The files are made of noise, ogg (Vorbis) at 44.1 kHz, one channel, 10 s each;
@@ -44,15 +45,15 @@ def make_files(folder, number):
     return sorted(folder.glob("*.ogg"))
 
 
-def seconds_of(function):
-    began = time.perf_counter()
+def seconds_of(function, clock=time.perf_counter):
+    began = clock()
     function()
-    return time.perf_counter() - began
+    return clock() - began
 
 
-def in_turns(ways, rounds):
+def in_turns(ways, rounds, clock=time.perf_counter):
     """Seconds (rounds,) of each way; a round before does not count."""
-    times = [{name: seconds_of(way) for name, way in ways.items()} for _ in range(rounds + 1)][1:]
+    times = [{name: seconds_of(way, clock) for name, way in ways.items()} for _ in range(rounds + 1)][1:]
     return {name: np.array([turn[name] for turn in times]) for name in ways}
 
 
@@ -153,7 +154,9 @@ def read(folder, clips, rounds):
     ways = {"read": lambda: in_threads(audio.read), "decoded": lambda: in_threads(soundfile.read)}
     if importlib.util.find_spec("tensorflow_io"):
         ways["in graph"] = lambda: in_threads(lambda path: audio.read_in_graph(path)[0].numpy())
-    return {name: quartiles(clips * SECONDS / taken, 0) for name, taken in in_turns(ways, rounds).items()}
+    walls, cpus = in_turns(ways, rounds), in_turns(ways, rounds, time.process_time)
+    sound = clips * SECONDS
+    return {name: {"wall": quartiles(sound / walls[name], 0), "cpu": quartiles(sound / cpus[name], 0)} for name in ways}
 
 
 def prepare(folder, clips):

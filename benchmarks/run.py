@@ -138,17 +138,13 @@ RECORDINGS = "## Files of recordings"
 
 def recordings():
     """The last section: sound files to embeddings, to waveforms and to shards of views, decoding included."""
-    program = dict(program="recordings.py")
+    python, program = arguments.reference, dict(program="recordings.py")
     embedded = measure("embed", "--clips", 9, "--rounds", 3, **program)
-    python = arguments.reference if Path(arguments.reference).exists() else sys.executable
-    decoded = measure("read", python=python, **program)
+    decoded = measure("read", python=python if Path(python).exists() else sys.executable, **program)
     prepared = {clips: measure("prepare", "--clips", clips, **program) for clips in (100, 300, 1000, 3000, 30_000)}
     programs = ("`embed_files`, TensorFlow", "onnxruntime", "OpenVINO")
-    ways = [f"{name}, {window}" for window in ("0.975 s", "10 s") for name in programs] + [
-        "panns-inference, torch, 10 s"
-    ]
+    ways = [f"{name}, {window}" for window in ("0.975 s", "10 s") for name in programs]
     readers = ("`audio.read`, 16 kHz", "soundfile alone, 44.1 kHz", "`read_in_graph`, tensorflow-io, 44.1 kHz")
-    grown = prepared[30_000]["memory_mb"] / prepared[300]["memory_mb"] - 1
     return [
         RECORDINGS,
         *["", *heading(processor())],
@@ -161,19 +157,21 @@ def recordings():
         "|---|---|---|---|",
         *(
             f"| {way} | {spread(r['speed'])} | {spread(r['ratio'])} | {'2' if 'ours' in name else '–'} |"
-            for way, (name, r) in zip(ways, embedded.items(), strict=True)
+            for way, (name, r) in zip([*ways, "panns-inference, torch, 10 s"], embedded.items())
         ),
         "",
-        "Reading the same files, two threads, times real time, on the packages of requirements.txt (no newer",
-        "tensorflow-io):",
+        "Reading such files, two threads, times real time, by the packages of requirements.txt (for tensorflow-io):",
         "",
-        "| by, to | times real time (quartiles) | goal |",
-        "|---|---|---|",
-        *(f"| {way} | {spread(r)} | {'–' if 'alone' in way else 200} |" for way, r in zip(readers, decoded.values())),
+        "| by, to | times real time (quartiles) | in a second of one core | goal |",
+        "|---|---|---|---|",
+        *(
+            f"| {way} | {spread(r['wall'])} | {spread(r['cpu'])} | {'–' if 'alone' in way else 200} |"
+            for way, r in zip(readers, decoded.values())
+        ),
         "",
         "Shards of views by the tiny separator, one snapshot, clips of 1 s, 100 a shard, in a process each. The goals",
         "are the same time and bytes for a clip from 100 to 3,000, and the same memory within 5 % for 300 and 30,000",
-        f"({100 * grown:+.1f} %):",
+        f"({100 * (prepared[30_000]['memory_mb'] / prepared[300]['memory_mb'] - 1):+.1f} %):",
         "",
         "| clips | ms a clip and snapshot | bytes a clip and snapshot | most memory of the process, MB |",
         "|---|---|---|---|",
