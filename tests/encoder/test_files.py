@@ -219,7 +219,7 @@ def test_memory_does_not_grow_with_the_length_of_a_file(small_encoder, tmp_path,
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert len(load_table(out).h) == 1 + (16_000 * seconds - 15_600) // 15_360
-    # Two hours at 16 kHz are 461 MB. Threads are now more, now less ahead: by some stretches, not by 50 minutes of sound.
+    # Two hours at 16 kHz are 461 MB. Threads are now more, now less ahead: by stretches, not by 50 minutes of sound.
     assert max(peaks) < 16e6 and peaks[1] - peaks[0] < 0.02 * 4 * 16_000 * (7_200 - 4_200)
 
 
