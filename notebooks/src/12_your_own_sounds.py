@@ -257,7 +257,9 @@ print(f"here: {per_clip / 1e6:.2f} MB and {seconds / len(views):.2f} s a clip of
 #
 # ## Take the encoder with you
 #
-# `export_encoder` writes it as one ONNX file, log-mel included, that needs neither Keras nor this course.
+# `export_encoder` writes it as one ONNX file, log-mel included, that needs neither Keras nor this course. onnxruntime runs
+# it in float32. OpenVINO (2026.4) by default computes in bfloat16 on processors that can, and its embeddings are then off
+# by some thousandths; `{"INFERENCE_PRECISION_HINT": "f32"}` makes it exact.
 
 # %%
 target = own / f"encoder-{digest(encoder.weights)}.onnx"
