@@ -146,7 +146,7 @@ def fetched(colab, source, tmp_path_factory):
 
 
 def test_the_first_cells_of_every_notebook_fetch_the_library_and_say_versions(fetched):
-    assert len(fetched) == 12
+    assert len(fetched) == 13
     for name, said in fetched.items():
         assert re.search(
             r"^sepcl-keras [\d.]+ · Python 3\.13\.\d+ · Keras 3\.13\.2 on tensorflow 2\.20\.0$", said, re.M
