@@ -215,12 +215,13 @@ def test_memory_does_not_grow_with_the_length_of_a_file(small_encoder, tmp_path,
             for _ in range(seconds // 60):
                 file.write(0.1 * rng.standard_normal(60_000))
         tracemalloc.start()
-        out = embed_files([tmp_path / f"{seconds}.wav"], small_encoder, tmp_path / f"{seconds}.npz", show=False)
+        # In small batches, so that what threads hold, now more and now less, is little beside the rest.
+        path, out = tmp_path / f"{seconds}.wav", tmp_path / f"{seconds}.npz"
+        embed_files([path], small_encoder, out, batch_size=4, show=False)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert len(load_table(out).h) == 1 + (16_000 * seconds - 15_600) // 15_360
-    # Two hours at 16 kHz are 461 MB. Threads are now more, now less ahead: by stretches, not by 50 minutes of sound.
-    assert max(peaks) < 16e6 and peaks[1] - peaks[0] < 0.02 * 4 * 16_000 * (7_200 - 4_200)
+    assert peaks[1] < 1.1 * peaks[0] < 16e6  # two hours at 16 kHz are 461 MB
 
 
 def test_what_is_decoded_ahead_is_bounded_and_in_order(tmp_path):
