@@ -59,9 +59,8 @@ def of_replicate(records):
 def committed(folder=FOLDER):
     """Bank → replicate → name → results, of all `<bank>/<replicate>.jsonl` in the folder; made sounds first."""
     banks = sorted({path.parent for path in Path(folder).glob("*/*.jsonl")}, key=lambda p: (p.name != "made", p.name))
-    return {
-        bank.name: {int(path.stem): of_replicate(read(path)) for path in sorted(bank.glob("*.jsonl"))} for bank in banks
-    }
+    files = {bank: sorted(bank.glob("*.jsonl")) for bank in banks}
+    return {bank.name: {int(path.stem): of_replicate(read(path)) for path in paths} for bank, paths in files.items()}
 
 
 def with_all(found, names):
@@ -154,7 +153,7 @@ def verdicts(found, metric="map", claims=CLAIMS):
 
 def table(found):
     """A dict for each row and control, in the order of the plan: means over the replicates that have run all that has
-    run in any, so that two lines may be compared; the slides' mAP; mAP and QbE as a share of the supervised control's."""
+    run in any, so that two lines may be compared; the slides' mAP; mAP and QbE as a share of the supervised's."""
     names = [name for name in PLANNED if any(name in results for results in found.values())]
     replicates, rows, lines = with_all(found, names), read_rows(), []
     for name in names if replicates else ():

@@ -2,9 +2,9 @@
 
     python -m sepcl_keras.course.study --data made    does what is missing in results/made/
 
-A replicate has a number r. Its scenes are draw r (other made sounds, or other folds to test on), its separator, encoders
-and classifiers have seed r; its rows share all of that and differ by nothing else. Replicates are independent: so many
-machines as one likes share them, `--part i/n` each.
+A replicate has a number r. Its scenes are draw r (other made sounds, or other folds to test on); its separator,
+encoders and classifiers have seed r; its rows share all of that and differ by nothing else. Replicates are independent:
+as many machines as one likes share them, `--part i/n` each.
 """
 
 import argparse
@@ -55,9 +55,9 @@ def open_course(profile, data, replicate, out=None):
 
 
 def definition(course, name):
-    """What a run depends on; its `fingerprint` is the run's id. Under `setting` stands what a replicate's runs share."""
+    """What a run depends on; its `fingerprint` is the run's id. `setting`: what all runs of a replicate share."""
     setting = {
-        "version": VERSION, "code": code(*RESULTS), "profile": json.loads(json.dumps(dataclasses.asdict(course.profile))),
+        "version": VERSION, "code": code(*RESULTS), "profile": dataclasses.asdict(course.profile),
         "scenes": {split: fingerprint(scenes.definition) for split, scenes in course.scenes.items()},
         "backend": keras.backend.backend(), "precision": course.policy or keras.config.dtype_policy().name,
     }  # fmt: skip
@@ -135,14 +135,20 @@ def add(path, record=None):
 
 
 def missing(course, path):
-    """The runs of a replicate that its file of results lacks; one of other sounds under this name is refused."""
+    """The runs of a replicate that its file of results lacks: none where it is whole by other code or on another
+    machine, but all where it was begun so. A file of other sounds or sizes is refused."""
     records, planned = read(path), {name: definition(course, name) for name in PLANNED}
-    sounds = fingerprint(next(iter(planned.values()))["setting"]["scenes"])
-    if others := [each for each in records if fingerprint(each["definition"]["setting"]["scenes"]) != sounds]:
-        if others[-1]["definition"]["setting"]["version"] == VERSION:
-            raise BadInput(f"{path}: holds runs on other sounds; expected another folder with --results.")
+    same, ours = ("version", "scenes", "profile"), next(iter(planned.values()))["setting"]
+    for theirs in (record["definition"]["setting"] for record in records):
+        if differing := [key for key in same if fingerprint(theirs[key]) != fingerprint(ours[key])]:
+            raise BadInput(f"{path}: runs of another {differing[0]}; expected an empty folder, with --results.")
+    if set(PLANNED) <= set(of_replicate(records)):
+        return []
     done = {record["id"] for record in records}
-    return [name for name, of in planned.items() if fingerprint(of) not in done]
+    names = [name for name, of in planned.items() if fingerprint(of) not in done]
+    if records and len(names) == len(PLANNED):
+        print(f"{path}: begun by other code or on another backend; begun anew.", flush=True)
+    return names
 
 
 def run(course, path):
@@ -160,8 +166,9 @@ def run(course, path):
         record = {"id": fingerprint(of), "definition": of, **origin, "machine": machine, "seconds": seconds}
         add(path, record | {"results": results})
         minutes = (time.perf_counter() - began) / 60
-        print(f"{title} [{number}/{len(names)}] {name}: mAP {results['map']:.3f}, QbE {results['qbe']:.3f}; {seconds:.0f} "
-              f"s; {minutes:.0f} min so far, about {minutes / number * (len(names) - number):.0f} to go", flush=True)  # fmt: skip
+        found = f"mAP {results['map']:.3f}, QbE {results['qbe']:.3f}; {seconds:.0f} s"
+        left = f"{minutes:.0f} min so far, about {minutes / number * (len(names) - number):.0f} to go"
+        print(f"{title} [{number}/{len(names)}] {name}: {found}; {left}", flush=True)
     for name in MADE_OF_VIEWS:
         shutil.rmtree(course.folder / name, ignore_errors=True)
     return path
@@ -210,8 +217,8 @@ def main(arguments=None):
 
 
 def side_by_side(arguments, jobs):
-    """The path of each replicate's results, as it ends; with several jobs each has a process and its cores, because half
-    of a run is work for one core."""
+    """The path of each replicate's results, as it ends; with several jobs each has a process and its cores: half of a
+    run is work for one core."""
     if jobs < 2:
         yield from (_replicate(*each) for each in arguments)
         return
