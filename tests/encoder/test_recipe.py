@@ -8,14 +8,24 @@ import keras
 import numpy as np
 import pytest
 from keras.ops import convert_to_numpy as to_numpy
+from keras.random import SeedGenerator
 
+from sepcl_keras.core.draws import stream
 from sepcl_keras.core.files import read_json
 from sepcl_keras.core.folders import CHECKPOINT
 from sepcl_keras.course.profiles import PROFILES
+from sepcl_keras.course.slides import read_rows
 from sepcl_keras.encoder import recipe as encoders
 from sepcl_keras.encoder.embedding import load_encoder
 from sepcl_keras.encoder.network import CNN14
+from sepcl_keras.evaluation import classifiers
+from sepcl_keras.evaluation.classifiers import label_curve, shallow_classifier
+from sepcl_keras.evaluation.controls import random_projection
+from sepcl_keras.evaluation.retrieval import query_by_example_map
 from sepcl_keras.separation import recipe as separators
+from sepcl_keras.training.loop import Batches
+from sepcl_keras.views.pairs import ViewPairs
+from sepcl_keras.views.stored import Views, write_views
 
 CLIPS = 12
 PROFILE = SimpleNamespace(
@@ -144,3 +154,93 @@ def test_a_supervised_training_that_goes_on_knows_its_best_epoch(whole, monkeypa
         np.testing.assert_array_equal(ours, expected)
     for ours, expected in zip(load_encoder(tmp_path / "encoder.keras").get_weights(), weights, strict=True):
         np.testing.assert_array_equal(ours, expected)
+
+
+class Halves(keras.Model):
+    """Two channels that are halves of the mixture."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = {"num_sources": 2}
+
+    def call(self, mixture):
+        return keras.ops.stack([mixture / 2, mixture / 2], axis=1)
+
+
+class Stopped(Exception):
+    pass
+
+
+def model_of(monkeypatch, row, seed):
+    """The built model that a row, or the supervised control, would train."""
+
+    def fit(model, batches, *arguments, **options):
+        patches = np.zeros((2, 96, 64), "float32")
+        model(patches if row is None else (patches, patches), training=False)
+        raise Stopped(model)
+
+    with monkeypatch.context() as patch, pytest.raises(Stopped) as stopped:
+        patch.setattr(encoders, "fit", fit)
+        if row is None:
+            encoders.train_supervised(given(), TRAINING, seed)
+        augmentation, constraints = row.augmentation, row.constraints
+        encoders.pretrain(None, 8, 1, 1, 1e-3, seed, augmentation=augmentation, constraints=constraints)
+    return stopped.value.args[0]
+
+
+@pytest.mark.parametrize("name", ["S2∨F∨N joint", "triplet joint", None])
+def test_generators_and_initialisers_of_a_model_start_apart_and_apart_from_the_next_seeds(monkeypatch, name):
+    starts, number = [], 0
+    for seed in (1, 2):
+        model = model_of(monkeypatch, name and read_rows()[name], seed)
+        layers = model._flatten_layers()
+        generators = {id(v): v for layer in layers for v in vars(layer).values() if isinstance(v, SeedGenerator)}
+        states = [int(to_numpy(generator.state.value)[0]) for generator in generators.values()]
+        drawn = [v for layer in layers for v in vars(layer).values() if isinstance(v, keras.initializers.Initializer)]
+        seeds = [int(each.seed) for each in {id(v): v for v in drawn}.values() if hasattr(each, "seed")]
+        starts += states + seeds
+        number = len(states), len(seeds)
+        kernels = [to_numpy(v.value) for v in model.trainable_variables if len(v.shape) > 1]
+        starts += [float(kernel.ravel()[0]) for kernel in kernels]
+    assert number[0] == (4 if name == "triplet joint" else 1) and number[1] >= (1 if name is None else 0)
+    assert len(set(starts)) == len(starts)
+
+
+def test_streams_of_one_run_and_of_the_next_seed_begin_with_other_numbers(monkeypatch, tmp_path):
+    rng, default_rng, begun = np.random.default_rng(0), np.random.default_rng, []
+    mixtures = rng.standard_normal((8, 20_000)).astype("float32")
+    write_views(tmp_path, mixtures, {"N": Halves()})
+    views, labels = Views(tmp_path), np.eye(2)[np.arange(8) % 2]
+    h = rng.standard_normal((8, 1, 3))
+
+    def recorded(seed=None):
+        begun.append(default_rng(seed).random())
+        return default_rng(seed)
+
+    def composition(seed):
+        ViewPairs(views, "composition", batch_size=4, seed=seed)._read(0)
+
+    def channels(seed):
+        ViewPairs(views, "mix-chan", ("N",), batch_size=4, seed=seed, reject_quiet=True)._read(0)
+
+    uses = {
+        composition: 4,  # order, draws, in place of quiet ones and what is composed
+        lambda seed: shallow_classifier(h, labels, h, labels, h, seed, hidden=2): 1,
+        lambda seed: label_curve(h[:, 0], labels, h[:, 0], labels, (1,), seed): 5,
+        lambda seed: query_by_example_map(h[:, 0], labels, seed, resamples=2): 3,
+        lambda seed: random_projection(views.log_mel[:, 0], 2, seed): 1,
+        lambda seed: Batches(mixtures, 9, 2, 1, stream(seed, "supervised"))[0]: 1,
+        lambda seed: Batches(mixtures, 9, 2, 1, stream(seed, "separator"))[0]: 1,
+    }
+    monkeypatch.setattr(classifiers, "MOST_EPOCHS", 1)
+    monkeypatch.setattr(np.random, "default_rng", recorded)
+    found = []
+    for seed in (1, 2):
+        for use, number in uses.items():
+            use(seed)
+            assert len(begun) == number
+            found += begun
+            begun.clear()
+    assert len(set(found)) == len(found) == 2 * sum(uses.values())
+    channels(1)
+    assert set(begun) < set(found)  # rows of one seed share what they may: the same order, crops and channels
