@@ -94,11 +94,8 @@ def train_supervised(given, profile, seed, folder=None):
         return Batches(log_mel, PATCH_FRAMES, 2 * profile.batch_size, steps, stream(seed, "supervised"), labels)
 
     loss, definition = keras.losses.BinaryCrossentropy(from_logits=True), {"seed": seed}
-    steps, rate, best = (
-        profile.supervised_steps,
-        profile.learning_rate,
-        BestEpoch(encoder, *given["validation"], folder),
-    )
+    best = BestEpoch(encoder, *given["validation"], folder)
+    steps, rate = profile.supervised_steps, profile.learning_rate
     history = fit(model, batches, steps, rate, loss, [best], folder=folder, definition=definition)
     encoder.set_weights(best.weights)
     return encoder, history

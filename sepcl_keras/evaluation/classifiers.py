@@ -85,9 +85,7 @@ def _cross_entropy(targets, logits):
     return keras.ops.sum(keras.ops.mean(keras.ops.softplus(logits) - targets * logits, axis=(0, 2)))
 
 
-def shallow_classifier(
-    train, labels, validation, validation_labels, test, seed, hidden=512, initialisations=1
-):  # fmt: skip
+def shallow_classifier(train, labels, validation, validation_labels, test, seed, hidden=512, initialisations=1):
     """Scores (clips, classes), float32, of networks with one hidden layer on frozen embeddings.
 
     Args:
@@ -115,13 +113,14 @@ def shallow_classifier(
     windows = train.reshape(-1, train.shape[2])
     targets = np.repeat(labels.astype("float32"), train.shape[1], axis=0)
     mean, deviation = _statistics(windows)
-    rng = generator(seed, "shallow classifier")
+    rng, n, blank = generator(seed, "shallow classifier"), initialisations, {"kernel_initializer": "zeros"}
     model = keras.Sequential([
         keras.Input((train.shape[2],), dtype="float32"),
         keras.layers.Normalization(mean=mean, variance=deviation**2, dtype="float32"),
-        keras.layers.EinsumDense("bd,ndh->bnh", (initialisations, hidden), "relu", bias_axes="nh", dtype="float32"),
-        keras.layers.EinsumDense("bnh,nhc->bnc", (initialisations, labels.shape[1]), bias_axes="nc", dtype="float32"),
+        keras.layers.EinsumDense("bd,ndh->bnh", (n, hidden), "relu", bias_axes="nh", dtype="float32", **blank),
+        keras.layers.EinsumDense("bnh,nhc->bnc", (n, labels.shape[1]), bias_axes="nc", dtype="float32", **blank),
     ])  # fmt: skip
+    # Drawn here, because initialisers without a seed would draw from the global one.
     kernels = {layer: [] for layer in model.layers[1:]}
     for _ in range(initialisations):
         for layer, drawn in kernels.items():

@@ -36,8 +36,8 @@ def query_by_example_draws(positives, negatives, weights_of_positives, weights_o
     """`query_by_example` (resamples,) of clips that count as the weights (resamples, clips) say, a pair as the product
     of its two.
 
-    With weights of the Bayesian bootstrap (Rubin 1981), which are positive and sum to the number of clips, that is how
-    other clips would have changed it. A bootstrap that draws whole clips would pair a clip with itself.
+    With weights of the Bayesian bootstrap (Rubin 1981), which are positive, that is how other clips would have changed
+    it. A bootstrap that draws whole clips would pair a clip with itself.
     """
     relevant, others = _similarities(positives, negatives)
     first, second = np.triu_indices(len(positives), k=1)

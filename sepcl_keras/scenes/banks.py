@@ -139,10 +139,12 @@ def open_bank(data, profile, draw=0):
 def _turned(clips, draw):
     """Clips whose folds are numbered anew, so that the last is the draw's to test on and the one before to validate."""
     folds = sorted({clip.split for clip in clips})
-    if draw == 0 or len(folds) < 3:
+    number = len(folds)
+    if number < 3:  # which `split_clips` refuses
         return clips
-    test, others = folds[draw % len(folds)], [fold for fold in folds if fold != folds[draw % len(folds)]]
-    validation = others[(draw + draw // len(folds)) % len(others)]
+    test = folds[draw % number - 1]
+    others = [fold for fold in folds if fold != test]
+    validation = others[(draw % number + draw // number - 1) % (number - 1)]  # each round of test folds has another
     order = [fold for fold in others if fold != validation] + [validation, test]
     return [dataclasses.replace(clip, split=order.index(clip.split)) for clip in clips]
 

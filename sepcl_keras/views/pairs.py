@@ -53,6 +53,8 @@ class ViewPairs(keras.utils.PyDataset):
         check_number("steps", steps, least=1, whole=True)
         if batch_size > len(views):
             raise BadInput(f"batch_size={batch_size}: expected at most the number of clips, {len(views)}.")
+        if pairing == "composition" and len(views) < 2:
+            raise BadInput("composition of 1 clip: expected 2 or more.")
         self.views, self.pairing, self.batch_size, self.steps, self.seed = views, pairing, batch_size, steps, seed
         self.reject_quiet, self.coincidence_crops, self.odds = reject_quiet, coincidence_crops, {}
         if PAIRINGS[pairing]:

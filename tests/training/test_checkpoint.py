@@ -114,14 +114,15 @@ def test_a_supervised_training_goes_on_with_its_spec_augment(tmp_path, capsys, m
     profile = dataclasses.replace(PROFILES["smoke"], batch_size=4, width=1, supervised_steps=40, learning_rate=1e-3)
 
     def supervised(folder):
-        encoder, history = train_supervised(log_mel, labels, profile, 0, folder)
+        given = dict.fromkeys(("train", "validation"), (log_mel, labels))
+        encoder, history = train_supervised(given, profile, 0, folder)
         del history["clips_per_second"]
         return [ops.convert_to_numpy(weight) for weight in encoder.weights], history
 
     expected, history = supervised(tmp_path / "whole")
     fit = recipe.fit
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(recipe, "fit", lambda *a, **k: fit(*a, **k, callbacks=[Stop(30, interrupt)]))
+        patch.setattr(recipe, "fit", lambda *a, **k: fit(*a[:-1], [*a[-1], Stop(30, interrupt)], **k))
         supervised(tmp_path / "stopped")
     again, continued = supervised(tmp_path / "stopped")
     assert "resumed at step 20 of 40\n" in capsys.readouterr().out and continued == history
