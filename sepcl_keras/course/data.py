@@ -4,7 +4,7 @@ import functools
 
 from sepcl_keras.core.arrays import StoredArray
 from sepcl_keras.core.backend import advice, keep_memory, make_repeatable, start_xla, use_all_devices
-from sepcl_keras.core.checks import BadInput, one_of
+from sepcl_keras.core.checks import BadInput, check_number, one_of
 from sepcl_keras.core.files import fingerprint
 from sepcl_keras.course.artifacts import Artifacts, artifacts_folder, code, running
 from sepcl_keras.course.profiles import get_profile
@@ -44,6 +44,7 @@ class Data(Artifacts):
             seed = int(seed)
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
             raise BadInput(f"SEED={seed!r}: expected a whole number from 0 to 4294967295.")
+        check_number("draw", draw, least=0, whole=True)
         self.profile, self.seed = get_profile(profile), seed
         p = self.profile
         self.listing = None if holds_events(data) else open_recordings(data)
@@ -57,7 +58,7 @@ class Data(Artifacts):
             name, self._data = self.bank.name, self.bank.definition
         # Folders of one name that hold other sounds are told apart.
         folder = "made" if data == "made" else f"{name}-{fingerprint(self._data)[:6]}"
-        super().__init__(artifacts_folder(out) / profile / folder / f"seed{seed}")
+        super().__init__(artifacts_folder(out) / profile / folder / f"seed{seed}{f'-draw{draw}' if draw else ''}")
         if self.listing:
             self._open_recorded(name)
         else:

@@ -84,7 +84,7 @@ def measure(course, name):
     scores, labels = course.scores(h, initialisations=INITIALISATIONS), course.labels
     pooled, test = {split: values.mean(axis=1) for split, values in h.items()}, course.judged["test"]
     found = average_precisions(test.labels, scores)
-    retrieval = query_by_example_map(pooled["test"], test.labels, most=MOST_PAIRED)
+    retrieval = query_by_example_map(pooled["test"], test.labels, course.seed, MOST_PAIRED)
     one = label_curve(pooled["train"], labels["train"], pooled["test"], labels["test"], (1,), course.seed)
     return evaluate(h, labels, scores, resamples=0) | {
         "qbe": retrieval["map"], "qbe_chance": retrieval["chance"], "one_label": one["1"],

@@ -74,7 +74,7 @@ class BestEpoch(keras.callbacks.Callback):
         logits = np.concatenate([keras.ops.convert_to_numpy(self.model(part, training=False)) for part in parts])
         logits = logits.astype("float64").reshape(*self.patches.shape[:2], -1).mean(axis=1)  # (clips, classes)
         loss = float(np.mean(np.logaddexp(0, logits) - self.labels * logits))
-        if loss < self.least:
+        if loss < self.least or self.weights is None:  # a network that diverged has no least
             self.least, self.weights = loss, self.encoder.get_weights()
             if self.folder:
                 save_model(self.encoder, self.folder / "encoder.keras")
