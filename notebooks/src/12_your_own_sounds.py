@@ -211,7 +211,7 @@ above = notebook.verdict(verdicts, claim, ours > chance, f"{ours:.2f} against {c
 
 # %%
 processors = {name: Snapshot(snapshots[name]) for name in ("N", "S2")}
-writer = ShardWriter(processors, course.profile.clip_seconds, rate)
+writer = ShardWriter(processors, course.profile.clip_seconds)
 shards = own / f"shards-{digest(snapshots['S2'].weights)}"
 preparation = Preparation(listing.clips[:24], writer, shards, clips_per_shard=6)
 began = time.perf_counter()
@@ -353,7 +353,7 @@ class Bands:
         return np.stack([low, clips - low], axis=1).astype("float32")
 
 
-bands = Preparation(listing.clips[:6], ShardWriter({"bands": Bands()}, 2.0, rate), own / "bands", clips_per_shard=6)
+bands = Preparation(listing.clips[:6], ShardWriter({"bands": Bands()}, 2.0), own / "bands", clips_per_shard=6)
 print("views (clips, 1 + processors × sources):", bands.write_part(show=False)["clips"], "×", bands.writer.views)
 
 # %% [markdown]

@@ -18,7 +18,7 @@ from sepcl_keras.encoder.embedding import cut, in_float32, network_of, sizes
 from sepcl_keras.encoder.table import format_of, read_meta, write_table
 from sepcl_keras.scenes import audio
 from sepcl_keras.scenes.layouts import SUFFIXES, sound_files
-from sepcl_keras.views.log_mel import HOP, SAMPLE_RATE, log_mel_model
+from sepcl_keras.views.log_mel import HOP, log_mel_model
 
 THREADS = 4  # that decode: one keeps up with a CPU's network many times over
 FILES_AHEAD = 64  # short ones of a second make a batch only together
@@ -58,7 +58,7 @@ def embed_files(files, encoder, out, hop=None, pool=False, batch_size=None, show
     paths, ids, unread = _listed(files)
     d, width = int(encoder.embedding_dim), int(encoder.width)
     of_encoder = dict(embedding_dim=d, width=width, recipe=encoder.recipe, weights=digest(encoder.weights))
-    meta = dict(encoder=of_encoder, sample_rate=SAMPLE_RATE, window=window, hop=hop)
+    meta = dict(encoder=of_encoder, sample_rate=encoder.sample_rate, window=window, hop=hop)
     rows_mark = fingerprint([meta, [[id, *_state(path)] for id, path in zip(ids, paths, strict=True)]])
     meta |= dict(pool=bool(pool), d=d, mark=fingerprint([rows_mark, bool(pool)]))
     with atomic_folder(out, rows_mark) as folder:  # only its lock and its part: it is left empty
@@ -123,9 +123,10 @@ def _embed_rows(folder, mark, paths, encoder, window, hop, batch_size, show):
                 file.flush()
                 os.fsync(file.fileno())
 
+            ahead = Ahead(paths[first:], window, hop * HOP, encoder.sample_rate, limit)
             with progress(range(len(paths)), "embed", "file", show) as bar:
                 bar.update(first)
-                with closing(_rows(paths, first, done, window, hop, limit, refuse, bar)) as rows:
+                with closing(_rows(ahead, first, done, refuse, bar)) as rows:
                     while batch := list(itertools.islice(rows, batch_size)):
                         places, sounds = zip(*batch, strict=True)
                         growing.add(network(sounds), np.array(places, "int32"))
@@ -142,14 +143,14 @@ def _reached(growing):
     return file, window + 1
 
 
-def _rows(paths, first, done, window, hop, limit, refuse, bar):
+def _rows(ahead, first, done, refuse, bar):
     """((file, window), samples) of one window after the other, without the first `done` of the file `first`."""
-    with closing(Ahead(paths[first:], window, hop * HOP, limit).sounds()) as sounds:
+    with closing(ahead.sounds()) as sounds:
         number = 0
         for index, sound in sounds:
             index += first
             if isinstance(sound, np.ndarray):
-                for row in cut(sound, window, hop):
+                for row in cut(sound, ahead.window, ahead.step // HOP):
                     if index > first or number >= done:
                         yield (index, number), row
                     number += 1
@@ -165,12 +166,12 @@ class Ahead:
 
     Args:
         paths: of the files.
-        window, step: samples of a window, and from one to the next.
+        window, step: samples of a window, and from one to the next. sample_rate: Hz, to which files are resampled.
         limit: samples that are held at most, but for the one stretch that each thread has in hand.
     """
 
-    def __init__(self, paths, window, step, limit):
-        self.paths, self.window, self.step, self.limit = paths, window, step, limit
+    def __init__(self, paths, window, step, sample_rate, limit):
+        self.paths, self.window, self.step, self.sample_rate, self.limit = paths, window, step, sample_rate, limit
         self.held, self.head, self.stopped = 0, 0, False
         self.waiting, self.changed = {}, threading.Condition()  # index → stretches, and at last how the file ended
 
@@ -208,7 +209,7 @@ class Ahead:
     def _decode(self, index):
         end = None
         try:
-            for sound in stretches(self.paths[index], self.window, self.step):
+            for sound in stretches(self.paths[index], self.window, self.step, self.sample_rate):
                 if not self._put(index, sound):
                     return
         except Exception as error:
@@ -226,10 +227,10 @@ class Ahead:
             return not self.stopped
 
 
-def stretches(path, window, step):
+def stretches(path, window, step, sample_rate):
     """A file's sound in stretches (samples,), cut so that the windows of each are whole; a short sound is one."""
     rest, skipped, found = np.zeros(0, "float32"), 0, False
-    for block in audio.sounding_blocks(path, SAMPLE_RATE):
+    for block in audio.sounding_blocks(path, sample_rate):
         rest, skipped = np.concatenate([rest, block[skipped:]]), max(0, skipped - len(block))
         number = 1 + (len(rest) - window) // step
         if number > 0:
@@ -249,7 +250,7 @@ def _write(out, folder, ids, refused, meta, unread):
         for start in range(0, len(place), BLOCK):
             file, number = np.array(place[start : start + BLOCK]).T
             kept = ~np.isin(file, dropped)
-            yield file[kept], number[kept] * (meta["hop"] * HOP / SAMPLE_RATE), h[start : start + BLOCK][kept]
+            yield file[kept], number[kept] * (meta["hop"] * HOP / meta["sample_rate"]), h[start : start + BLOCK][kept]
 
     def blocks():
         for file, times, rows in _means(windows()) if meta["pool"] else windows():

@@ -52,18 +52,18 @@ class ShardWriter:
     Args:
         processors: dict from name to `Processor`, all with the same number of sources; without any, only the mixtures'
             views are kept.
-        seconds: of a clip, which is made of its file as a recorded scene is (see `pieces`). sample_rate: in Hz.
-        batch_size: clips that are separated at once. log_mel: a name of `LogMel`'s recipes.
+        seconds: of a clip, which is made of its file as a recorded scene is (see `pieces`).
+        batch_size: clips that are separated at once. log_mel: a name of `LogMel`'s recipes; the sample rate is its.
 
     Attributes:
         recipe: dict of all that the numbers in a shard depend on, beside the sounds and the versions of what computes.
     """
 
-    def __init__(self, processors, seconds=10.0, sample_rate=16_000, batch_size=BATCH, log_mel="vggish"):
+    def __init__(self, processors, seconds=10.0, batch_size=BATCH, log_mel="vggish"):
         check_number("seconds", seconds, above=0)
-        check_number("sample_rate", sample_rate, least=1, whole=True)
         check_number("batch_size", batch_size, least=1, whole=True)
         one_of("log_mel", log_mel, RECIPES)
+        sample_rate = RECIPES[log_mel]["rate"]
         self.processors, self.batch_size, samples = processors, batch_size, round(seconds * sample_rate)
         # A first clip, of noise, tells how many channels there are, and refuses what makes no channels before the work.
         noise = 0.1 * generator(0, "first clip").standard_normal((1, samples), dtype="float32")

@@ -68,6 +68,19 @@ def told(table):
     return table.meta | {"refused": {name: why.partition(" (")[0] for name, why in table.meta["refused"].items()}}
 
 
+def test_files_are_resampled_to_the_rate_of_the_encoder(small_encoder, tmp_path, monkeypatch):
+    """Were it 8,000 Hz, of which there is none yet, a file at that rate would be taken sample by sample."""
+    sound = 0.2 * np.random.default_rng(0).uniform(-1, 1, 40_000).astype("float32")
+    soundfile.write(tmp_path / "a.wav", sound, 8_000, subtype="FLOAT")
+    table = load_table(embed_files([tmp_path / "a.wav"], small_encoder, tmp_path / "ours.npz", show=False))
+    assert table.meta["sample_rate"] == 16_000 and len(table.h) == 5
+    monkeypatch.setattr(small_encoder, "sample_rate", 8_000)
+    table = load_table(embed_files([tmp_path / "a.wav"], small_encoder, tmp_path / "other.npz", show=False))
+    assert table.meta["sample_rate"] == 8_000
+    close(table.h, embed(sound[None], small_encoder, show=False)[0])
+    np.testing.assert_allclose(table.times, 15_360 / 8_000 * np.arange(2))
+
+
 @pytest.mark.parametrize("recipe, hop", [("vggish", None), ("vggish", 7), ("vggish", 250), ("panns", None)])
 def test_a_table_has_what_embed_gives_for_each_file(folder, small_encoder, panns_encoder, tmp_path, recipe, hop):
     encoder = small_encoder if recipe == "vggish" else panns_encoder
@@ -229,7 +242,7 @@ def test_what_is_decoded_ahead_is_bounded_and_in_order(tmp_path):
     paths = [tmp_path / f"{index:03}.wav" for index in range(150)]
     for index, path in enumerate(paths):
         write_sound(path, 60 if index in (0, 70) else 0.3, rate=16_000, seed=index)
-    ahead, limit, most = Ahead(paths, 15_600, 15_360, 100_000), 100_000, 0
+    ahead, limit, most = Ahead(paths, 15_600, 15_360, 16_000, 100_000), 100_000, 0
     order, found = [], {}
     for index, sound in ahead.sounds():
         most = max(most, ahead.held)
@@ -255,7 +268,7 @@ def test_a_run_that_fails_leaves_no_thread_waiting(folder, small_encoder, tmp_pa
 def test_stretches_have_each_window_once(tmp_path, hop):
     write_sound(tmp_path / "a.wav", 12.3, rate=16_000)
     step, whole = 160 * hop, read(tmp_path / "a.wav")
-    windows = [w for s in stretches(tmp_path / "a.wav", 15_600, step) for w in embedding.cut(s, 15_600, hop)]
+    windows = [w for s in stretches(tmp_path / "a.wav", 15_600, step, 16_000) for w in embedding.cut(s, 15_600, hop)]
     expected = embedding.cut(whole, 15_600, hop)
     np.testing.assert_array_equal(np.stack(windows), expected)
 
