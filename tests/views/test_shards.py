@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from sepcl_keras.core.arrays import digest
+from sepcl_keras.core.arrays import StoredArray, digest
 from sepcl_keras.core.checks import BadInput
 from sepcl_keras.core.files import read_json
 from sepcl_keras.encoder.network import CNN14
@@ -243,8 +243,8 @@ def copied(prepared, folder):
 
 def spoil(path, clip, view, frame):
     """Changes one number of a shard's spectrograms on the disk."""
-    shard = Shard(path, np.load(path)["log_mel"].shape)
-    place = shard.log_mel.offset + 2 * int(np.ravel_multi_index((clip, view, frame, 9), shard.log_mel.shape))
+    log_mel = StoredArray(path, "float16", 4, "log_mel").array
+    place = log_mel.offset + 2 * int(np.ravel_multi_index((clip, view, frame, 9), log_mel.shape))
     with open(path, "r+b") as file:
         file.seek(place)
         byte = file.read(1)
