@@ -19,7 +19,7 @@
 # | **you will** | hear a scene, hear a network take it apart, and play the game behind the training of the encoder |
 # | **you need** | ears, and nothing else; headphones help |
 # | **you make** | nothing yet: the separator comes with the library (with other settings it is trained here, once) |
-# | **time** | under a minute to the first separated sound on a CPU (tiny), TIMEALL for all; on a GPU: not measured yet |
+# | **time** | under a minute to the first separated sound on a CPU (tiny), half a minute for all; on a GPU: not measured yet |
 
 # %% tags=["parameters"]
 import os
