@@ -85,23 +85,26 @@ class Artifacts:
         mark = _mark(definition, file)
         if (name, mark) in self._kept:
             return self._kept[name, mark]
-        folder = self.folder / name
-        how = "loaded from"
-        if self._mark_of(name) != mark:
+        folder, how = self.folder / name, "loaded from"
+
+        def fits():
+            return self._mark_of(name) in (mark, _mark(definition))
+
+        if not fits():
             with atomic_folder(folder, mark) as part:
-                if self._mark_of(name) != mark:  # as it may by now, where another run was making it
+                if not fits():  # as it may by now, where another run was making it
                     if not file:
                         print(f"{name}: not made yet with these settings; making it now.", flush=True)
                     began = time.perf_counter()
                     if not (part / "manifest.json").exists():  # it is there where a run was stopped right at the end
-                        history = shipped.unpack(file, networks(), part) if file else make(part)
-                        content = {"fingerprint": mark, "definition": definition, "history": history}
+                        content = {"fingerprint": mark, "definition": definition}
                         content |= {"shipped": file.name} if file else {}
+                        content["history"] = shipped.unpack(file, networks(), part) if file else make(part)
                         content["seconds"] = round(time.perf_counter() - began, 1)
                         write_json(part / "manifest.json", content)
                     how = f"made in {time.perf_counter() - began:.0f} s, kept in"
-            if file and how != "loaded from":
-                how = f"taken from {file.name}, which comes with the library (SEPCL_TRAIN=1 trains), kept in"
+                    if file:
+                        how = f"taken from {file.name}, which comes with the library (SEPCL_TRAIN=1 trains), kept in"
         print(f"{name}: {how} {shown(folder)}.")
         try:
             loaded = load(folder), read_json(folder / "manifest.json", dict)["history"]

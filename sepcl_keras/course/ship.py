@@ -58,10 +58,10 @@ query by example.
 
 ## What they are not for
 
-They know made sounds only. They are a fraction of the paper's size and were trained for minutes; real recordings they
-separate and describe badly, and speech and music they have never met. They are there to learn how the method works, not
-to measure how good it is, and not for anything that decides about people. One seed does not tell which training is
-better.
+They know made sounds only, are a fraction of the paper's size and were trained for minutes. Nobody has measured what
+they do with real recordings, and little is to be expected; speech and music they have never met. They are there to
+learn how the method works, not to measure how good it is, and not for anything that decides about people. One seed does
+not tell which training is better.
 """
 
 

@@ -19,9 +19,7 @@ from sepcl_keras.core.saved import save_model
 
 FOLDER = Path(__file__).parent / "shipped"
 COMMAND = "python -m sepcl_keras.course.ship"
-STEPS = (
-    2**7
-)  # the rounding of a kernel's numbers: at least so many steps are their root mean square, 53 dB above the error
+STEPS = 2**7  # a kernel's root mean square is at least so many steps of its rounding: 53 dB above the error
 # What a definition has beside the settings: code, where it ran, and which shipped file what it depends on came from.
 NOT_SETTINGS = ("code", "backend", "shipped")
 
