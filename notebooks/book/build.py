@@ -1,0 +1,56 @@
+"""Builds the site from the executed notebooks: pages, API reference, Sphinx. Warnings are errors. See `make book`."""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+import nbformat
+import prepare
+import reference
+from sphinx.cmd.build import main as sphinx
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+CARD = "sepcl_keras/course/shipped/MODEL_CARD.md"
+NO_CARD = "# Model card\n\nNo trained network is part of this version of the library.\n"
+
+
+def sources(executed, target):
+    """Writes all that Sphinx reads into `target`; gives how many figures have no sentence of their own, and of how many."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(HERE, target, ignore=shutil.ignore_patterns("*.pyc", "__pycache__", "requirements.txt", "build.py"))
+    lacking = figures = 0
+    for path in executed:
+        notebook, without, of = prepare.page(path, target / "extra/media")
+        nbformat.write(notebook, target / path.name)
+        lacking, figures = lacking + without, figures + of
+    reference.write(ROOT / "sepcl_keras", target / "reference")
+    card = ROOT / CARD
+    (target / "model_card.md").write_text(card.read_text("utf-8") if card.is_file() else NO_CARD, "utf-8")
+    return lacking, figures
+
+
+def main(arguments=None):
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("executed", type=Path, help="folder of the executed notebooks, as `make tutorial` leaves it")
+    parser.add_argument("--out", type=Path, default=ROOT / "artifacts/book", help="where the site goes, in html/")
+    options = parser.parse_args(arguments)
+    names = [f"{path.stem}.ipynb" for path in sorted((HERE.parent / "src").glob("[0-9][0-9]_*.py"))]
+    missing = [name for name in names if not (options.executed / name).is_file()]
+    if missing:
+        print(f"{options.executed} lacks {', '.join(missing)}; `make tutorial` executes the notebooks.", file=sys.stderr)
+        return 2
+    source, site = options.out / "source", options.out / "html"
+    lacking, figures = sources([options.executed / name for name in names], source)
+    shutil.rmtree(site, ignore_errors=True)
+    failed = sphinx(["-W", "--keep-going", "-q", "-b", "html", "-d", str(options.out / "doctrees"), str(source), str(site)])
+    if lacking:
+        print(f"{lacking} of {figures} figures have no sentence of their own as alternative text: CONTRIBUTING.md.")
+    if not failed:
+        print(f"The site begins with {site / 'index.html'}")
+    return failed
+
+
+if __name__ == "__main__":
+    sys.exit(main())
