@@ -1,7 +1,7 @@
 """Makes a page of the site of an executed notebook: sounds and figures become files beside it, with words for both.
 
 An executed notebook holds its sounds as base64 in HTML and its figures as base64 PNG, 7 MB in notebook 00. On the page a
-sound is a FLAC file of the same samples, loaded when it is played, and a figure a lossless WebP. The alternative text of
+sound is a FLAC file of the same samples, loaded when it is played, and a figure a WebP. The alternative text of
 a figure is `alt` in the metadata of its output, `display(figure, metadata={"image/png": {"alt": sentence}})`, or of its
 cell; one without is called by its section.
 """
@@ -54,7 +54,7 @@ def players(text, media):
         for match in titled:
             title = html.unescape(re.sub("<[^>]*>", " ", match["title"])).strip()
             audio = player(AUDIO.search(match["audio"])[1], title)
-            shown.append(f"<figure><figcaption>{html.escape(title)}</figcaption>{audio}</figure>")
+            shown.append(f'<div class="player"><span>{html.escape(title)}</span>{audio}</div>')
         return f'<div class="players">{"".join(shown)}</div>'
     number = iter(range(1, 1000))
     return AUDIO.sub(lambda match: player(match[1], f"sound {next(number)}"), text)
@@ -63,16 +63,26 @@ def players(text, media):
 def figure(encoded, alt, media):
     """A PNG in base64 as HTML: a link to its file, since it is small on a phone."""
     image = Image.open(io.BytesIO(base64.b64decode(encoded)))
-    file = io.BytesIO()
-    image.convert("RGB").save(file, "WEBP", lossless=True, quality=60, method=4)
+    file = io.BytesIO()  # 256 colours of its own look the same and take two thirds of the bytes
+    few = image.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    few.convert("RGB").save(file, "WEBP", lossless=True, quality=60)
     source, (width, height) = f"{media.name}/{saved(media, 'webp', file.getvalue())}", image.size
-    image = f'<img src="{source}" alt="{html.escape(alt)}" width="{width}" height="{height}" loading="lazy">'
+    image = f'<img class="dark-light" src="{source}" alt="{html.escape(alt)}" width="{width}" height="{height}" loading="lazy">'
     return f'<a class="drawing" href="{source}">{image}</a>'
 
 
-def last_lines(text):
-    """What a terminal shows in the end of lines that were written over, as progress bars are."""
-    return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
+def printed(outputs):
+    """Outputs with what was printed in a row as one, as a terminal shows it in the end: progress bars are written over."""
+    merged = []
+    for output in outputs:
+        if merged and output.output_type == "stream" == merged[-1].output_type and output.name == merged[-1].name:
+            merged[-1].text += output.text
+        else:
+            merged.append(output)
+    for output in merged:
+        if output.output_type == "stream":
+            output.text = "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in output.text.split("\n"))
+    return merged
 
 
 def described(output, cell, section):
@@ -87,7 +97,7 @@ def exercise(source, name):
     if not match:
         return source, None
     label = f"exercise-{name[:2]}-{match[1]}"
-    return f"{source[: match.start()]}````{{exercise}}\n:label: {label}\n\n{match[2].strip()}\n````", label
+    return f"{source[: match.start()]}````{{exercise}} {match[1]}\n:label: {label}\n:nonumber:\n\n{match[2].strip()}\n````", label
 
 
 def fold(cell, what):
@@ -120,19 +130,17 @@ def page(path, media):
         if label and "solution" in tags:
             cells.append(nbformat.v4.new_markdown_cell(f"```{{solution-start}} {label}\n```"))
             label = None
-        lines = 0
-        for output in cell.get("outputs", []):
+        cell.outputs = printed(cell.outputs)
+        lines = sum(output.text.count("\n") for output in cell.outputs if output.output_type == "stream")
+        for output in cell.outputs:
             data = output.get("data", {})
-            if output.output_type == "stream":
-                output.text = last_lines(output.text)
-                lines += output.text.count("\n")
             if "<audio" in data.get("text/html", ""):
                 data["text/html"] = players(data["text/html"], media)
             if "image/png" in data:
                 alt, own = described(output, cell, section)
                 figures, lacking = figures + 1, lacking + (not own)
                 output.data = {"text/html": figure(data["image/png"], alt, media)}
-        streams = all(output.output_type == "stream" for output in cell.get("outputs", []))
+        streams = all(output.output_type == "stream" for output in cell.outputs)
         for what, holds in (
             ("parameters", "parameters" in tags), ("solution", "solution" in tags), ("log", streams and lines > LONG),
         ):  # fmt: skip

@@ -61,14 +61,14 @@ def described(node):
 def folder_page(folder):
     """Markdown of one folder of the library."""
     title = f"sepcl_keras.{folder.name}"
-    parts = [f"# `{title}`", markdown(ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))))]
+    parts = [f"# {folder.name}", markdown(ast.get_docstring(ast.parse((folder / "__init__.py").read_text("utf-8"))))]
     for path in sorted(folder.glob("*.py")):
         module, nodes = ast.parse(path.read_text("utf-8")), []
         if path.stem != "__init__":
             nodes = public(module.body)
         if nodes:
             name = f"{title}.{path.stem}"
-            parts += [f"## `{path.stem}`", f"```{{py:module}} {name}\n```"]
+            parts += [f"## {title}.{path.stem}", f"```{{py:module}} {name}\n```"]
             parts += [markdown(ast.get_docstring(module) or ""), *map(described, nodes)]
     return "\n\n".join(parts) + "\n"
 
