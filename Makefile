@@ -19,12 +19,13 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup tutorial study lab notebooks lint test test-latest test-oldest test-install bench clean
+.PHONY: help setup tutorial study listen lab notebooks lint test test-latest test-oldest test-install bench clean
 
 help:
 	@echo "make setup      makes .venv: the reference stack on Python 3.11 or 3.12, the newest on 3.13; STACK=gpu has JAX with CUDA"
-	@echo "make tutorial   executes notebooks 00 to 12, on a CPU two at a time; PROFILE=smoke|tiny|full DATA=made|FOLDER SEED=0 FROM=00 JOBS=1"
-	@echo "make lab        opens the notebooks in JupyterLab"
+	@echo "make tutorial   executes notebooks 00 to 12, on a CPU two at a time; PROFILE=smoke|tiny|full DATA=made|FOLDER SEED=0 FROM=00 JOBS=1 TRAIN=1"
+	@echo "make listen     opens notebook 00 in JupyterLab: Run All Cells, and the first separated sound is heard in a minute"
+	@echo "make lab        opens JupyterLab; what was executed lies in artifacts/"
 	@echo "make notebooks  generates notebooks/*.ipynb from notebooks/src/*.py"
 	@echo "make lint       ruff, and whether the notebooks are up to date"
 	@echo "make test       lint, unit tests, notebooks at the smoke profile, regressions at the tiny profile"
@@ -58,6 +59,8 @@ setup: .venv/installed-$(STACK)
 	@echo $(@F) | sed s/installed-// > $(@D)/stack
 	@touch $@
 
+# With TRAIN=1 nothing is taken of what the library ships.
+tutorial lab listen: export SEPCL_TRAIN = $(TRAIN)
 tutorial: setup
 	@$(BIN)/python notebooks/run.py --profile "$(PROFILE)" --data "$(DATA)" --seed "$(SEED)" --from "$(FROM)" \
 	  $(if $(JOBS),--jobs "$(JOBS)")
@@ -65,9 +68,11 @@ tutorial: setup
 study: setup
 	$(BIN)/python -m sepcl_keras.course.study --data "$(DATA)"
 
-lab: setup
+# `listen` opens the first notebook, `lab` the list of them.
+listen: NOTEBOOK = notebooks/00_listen_first.ipynb
+listen lab: setup
 	data="$(DATA)"; case "$$data" in made|/*) ;; "~"/*) data="$$HOME/$${data#*/}";; *) data="$$PWD/$$data";; esac; \
-	  SEPCL_PROFILE="$(PROFILE)" SEPCL_DATA="$$data" SEPCL_SEED="$(SEED)" $(BIN)/jupyter lab --notebook-dir=notebooks
+	  SEPCL_PROFILE="$(PROFILE)" SEPCL_DATA="$$data" SEPCL_SEED="$(SEED)" $(BIN)/jupyter lab --notebook-dir=. $(NOTEBOOK)
 
 notebooks: setup
 	$(BIN)/python notebooks/build.py

@@ -29,6 +29,7 @@ from sepcl_keras.core.backend import processes
 from sepcl_keras.core.checks import BadInput, path_of
 from sepcl_keras.core.files import writing
 from sepcl_keras.course.course import Course
+from sepcl_keras.course.shipped import training_asked
 from sepcl_keras.scenes.banks import SPLITS
 
 HERE = Path(__file__).resolve().parent
@@ -234,6 +235,7 @@ def main(arguments=None, folder=HERE):
         left = [path.name[:2] for path in notebooks if path.name[:2] not in seconds]
         values = " ".join(f"{name}={shlex.quote(str(parameters[name]))}" for name in ("PROFILE", "DATA", "SEED"))
         print(f"Not executed yet: {', '.join(left)}. What they trained so far is kept.", file=sys.stderr)
+        values += " TRAIN=1" * training_asked()
         print(f"Go on with: make tutorial FROM={left[0]} {values}", file=sys.stderr)
         return 1
     total = time.perf_counter() - began

@@ -54,8 +54,8 @@ verdicts = {}  # claims about sounds and training: whether they hold in this run
 #
 # A **snapshot** is the network as it stood at one step of its training, with its weights frozen from then on. The
 # paper keeps four of *one* run and calls them processors: **N** (no training), **F** (a few steps), **S1** and **S2**
-# (some and many steps). Ours are of notebook 03's run; if it has not run yet, the separator is trained here first,
-# which takes minutes and is then kept.
+# (some and many steps). Ours are of notebook 03's run; where there is none, they come with the library, or, with other
+# settings than its, are trained here first, which takes minutes and is then kept.
 
 # %%
 snapshots, _ = course.snapshots()  # name -> TDCNPlusPlus

@@ -55,7 +55,7 @@ course = notebook.setup(PROFILE, DATA, SEED, OUT)
 # last. Each has two output channels. So a scene has nine views: the mixture, and four times two channels.
 #
 # A processor never changes again once its snapshot is taken. So each clip is separated **once**, as a whole, and the
-# log-mel spectrograms go to disk. If you run this notebook first, the next cell also trains the separator (minutes).
+# log-mel spectrograms go to disk. If you run this notebook first, the next cell also gets the separator.
 
 # %%
 views = course.views()

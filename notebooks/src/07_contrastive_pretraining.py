@@ -19,7 +19,7 @@
 # | **you will** | walk through CNN14 block by block, write one training step by hand, train the encoder, read its curves beside chance, and watch four ways to fail |
 # | **you need** | notebooks 05 and 06 help; everything missing is made here |
 # | **you make** | the encoder that notebooks 08 and 09 evaluate |
-# | **time** | 4 to 6 minutes on a CPU (tiny), nearly all of them training; on a GPU: not measured yet |
+# | **time** | about 2 minutes on a CPU (tiny); 3 to 4 more where the main encoder is trained here; on a GPU: not measured yet |
 
 # %% tags=["parameters"]
 import os
@@ -254,8 +254,10 @@ else:
 #
 # ## Train
 #
-# The next cell trains the main encoder, or loads it if it has been trained with these settings before. A line for each
-# epoch; an *epoch* here is merely what one line reports.
+# The next cell gets the main encoder: from an earlier run with these settings, or, with the profile tiny, made sounds and
+# seed 0, from the library, which ships it with the record of its training. With other settings, or with `SEPCL_TRAIN=1`, it
+# is trained now: a line for each epoch; an *epoch* here is merely what one line reports. (Further down you train small
+# encoders yourself, in seconds.)
 #
 # **Question.** Before you look: which value of `similarity` and which of `coincidence` would you call "nothing learned"?
 

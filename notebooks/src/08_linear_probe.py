@@ -61,7 +61,7 @@ verdicts = {}  # claims about sounds and training: whether they hold in this run
 # were already laid out in h, for a small classifier can arrange only so much by itself. How much that is, controls will
 # tell.
 #
-# The encoder comes from notebook 07; if you have not run that one, it is trained now. (It counts a few more weights
+# The encoder comes from notebook 07; if you have not run that one, it is found or made now. (It counts a few more weights
 # than the trainable parameters there: the running statistics of batch norm are among them.)
 
 # %%

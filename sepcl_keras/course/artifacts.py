@@ -1,4 +1,4 @@
-"""Artifacts: what a notebook needs of an earlier one is loaded, or made and kept.
+"""Artifacts: what a notebook needs of an earlier one is loaded, taken from what comes with the library, or made.
 
 Each carries the fingerprint of what defines it, the code that makes it among that.
 """
@@ -14,6 +14,7 @@ import keras
 from sepcl_keras.core.checks import BadInput, path_of
 from sepcl_keras.core.files import fingerprint, read_json, write_json
 from sepcl_keras.core.folders import atomic_folder
+from sepcl_keras.course import shipped
 
 PACKAGE = Path(__file__).resolve().parents[1]
 CHECKOUT = PACKAGE.parent if (PACKAGE.parent / "pyproject.toml").is_file() else None  # None where it is installed
@@ -71,38 +72,42 @@ class Artifacts:
     def __init__(self, folder):
         self.folder, self._kept = Path(folder), {}
 
-    def load_or_train(self, name, definition, make, load, keep=True):
+    def load_or_train(self, name, definition, make, load, keep=True, networks=None):
         """What `load(folder)` gives: from the artifact `name` if it is there and fits, else after `make(folder)`.
 
         `definition` is what the artifact depends on; `make` fills a folder, which takes its name only when it is
         whole, and returns what to keep beside it, such as a training history. The folder is empty, or as a run that
-        was stopped left it with a training's checkpoint, from which the training goes on. Returns (loaded, that); with
-        `keep` both stay in memory.
+        was stopped left it with a training's checkpoint, from which the training goes on. With `networks`, a function
+        to the artifact's networks as built, a dict by file name, a shipped file that fits is taken instead of making it
+        (see `shipped`). Returns (loaded, what was kept beside it); with `keep` both stay in memory.
         """
-        mark = fingerprint(definition)
+        file = self.shipped_file(name, definition) if networks else None
+        mark = _mark(definition, file)
         if (name, mark) in self._kept:
             return self._kept[name, mark]
-        folder = self.folder / name
-        manifest = folder / "manifest.json"
+        folder, how = self.folder / name, "loaded from"
 
         def fits():
-            return manifest.exists() and read_json(manifest, dict).get("fingerprint") == mark
+            return self._mark_of(name) in (mark, _mark(definition))
 
-        seconds = None
         if not fits():
             with atomic_folder(folder, mark) as part:
                 if not fits():  # as it may by now, where another run was making it
-                    print(f"{name}: not made yet with these settings; making it now.", flush=True)
+                    if not file:
+                        print(f"{name}: not made yet with these settings; making it now.", flush=True)
                     began = time.perf_counter()
                     if not (part / "manifest.json").exists():  # it is there where a run was stopped right at the end
-                        content = {"fingerprint": mark, "definition": definition, "history": make(part)}
+                        content = {"fingerprint": mark, "definition": definition}
+                        content |= {"shipped": file.name} if file else {}
+                        content["history"] = shipped.unpack(file, networks(), part) if file else make(part)
                         content["seconds"] = round(time.perf_counter() - began, 1)
                         write_json(part / "manifest.json", content)
-                    seconds = time.perf_counter() - began
-        how = "loaded from" if seconds is None else f"made in {seconds:.0f} s, kept in"
+                    how = f"made in {time.perf_counter() - began:.0f} s, kept in"
+                    if file:
+                        how = f"taken from {file.name}, which comes with the library (SEPCL_TRAIN=1 trains), kept in"
         print(f"{name}: {how} {shown(folder)}.")
         try:
-            loaded = load(folder), read_json(manifest, dict)["history"]
+            loaded = load(folder), read_json(folder / "manifest.json", dict)["history"]
         except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
             raise BadInput(
                 f"{folder}: expected a whole artifact, but {error}; delete the folder to make it anew."
@@ -110,3 +115,18 @@ class Artifacts:
         if keep:
             self._kept[name, mark] = loaded
         return loaded
+
+    def shipped_file(self, name, definition):
+        """The shipped file that stands for an artifact; None where it was made here, or is to be."""
+        if shipped.training_asked() or self._mark_of(name) == _mark(definition):
+            return None
+        return shipped.find(name, definition)
+
+    def _mark_of(self, name):
+        """The mark of the artifact that lies in its folder, or None."""
+        manifest = self.folder / name / "manifest.json"
+        return read_json(manifest, dict).get("fingerprint") if manifest.exists() else None
+
+
+def _mark(definition, file=None):
+    return fingerprint({"shipped": file.name} if file else definition)

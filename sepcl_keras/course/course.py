@@ -20,8 +20,10 @@ from sepcl_keras.evaluation.controls import CONTROLS
 from sepcl_keras.evaluation.intervals import evaluate
 from sepcl_keras.scenes.splits import SPLITS
 from sepcl_keras.separation.metrics import evaluate_separation
+from sepcl_keras.separation.network import TDCNPlusPlus
 from sepcl_keras.separation.recipe import train_separator
 from sepcl_keras.separation.separate import load_separator
+from sepcl_keras.views.log_mel import MEL_BANDS
 from sepcl_keras.views.pairs import ViewPairs
 from sepcl_keras.views.stored import TRUE_SOURCES, Views, write_source_views, write_views
 
@@ -44,16 +46,29 @@ class Course(Data):
             "seed": self.seed, "code": code(*SEPARATOR),
         }  # fmt: skip
 
+    def _on_separator(self):
+        """What depends on the separator is defined by it: by what makes it here, or by the shipped file."""
+        definition = self._separator_definition()
+        file = self.shipped_file("separator", definition)
+        return definition | ({"shipped": file.name} if file else {})
+
     def snapshots(self):
         """The separator's snapshots, a dict from name (N, F, S1, S2) to `TDCNPlusPlus`, and the training history."""
 
         def make(folder):
             return train_separator(self.scenes["train"].mixtures(), self.profile, self.seed, folder)
 
+        def networks():
+            p = self.profile
+            separators = {f"{name}.keras": TDCNPlusPlus(**p.separator) for name in p.snapshot_steps}
+            for separator in separators.values():
+                separator.build((None, None))
+            return separators
+
         def load(folder):
             return {name: load_separator(folder / f"{name}.keras") for name in self.profile.snapshot_steps}
 
-        return self.load_or_train("separator", self._separator_definition(), make, load)
+        return self.load_or_train("separator", self._separator_definition(), make, load, networks=networks)
 
     def views(self):
         """The training scenes' `Views` by all four snapshots."""
@@ -61,7 +76,7 @@ class Course(Data):
         def make(folder):
             write_views(folder, self.scenes["train"].mixtures(), self.snapshots()[0])
 
-        definition = self._separator_definition() | {"code": code(*VIEWS)}
+        definition = self._on_separator() | {"code": code(*VIEWS)}
         return self.load_or_train("views", definition, make, Views)[0]
 
     def source_views(self):
@@ -108,12 +123,17 @@ class Course(Data):
             save_model(encoder, folder / "encoder.keras")
             return history
 
-        definition = self._separator_definition() | size | objective | {
+        def networks():
+            encoder = CNN14(size["embedding_dim"], size["width"])
+            encoder.build((None, None, MEL_BANDS))
+            return {"encoder.keras": encoder}
+
+        definition = self._on_separator() | size | objective | {
             "pairing": row.pairing, "processors": row.processors, "batch_size": p.batch_size, "encoder_seed": seed,
             "code": code(*ENCODER),
         } | ({"reject_quiet": True} if control else {})  # fmt: skip
         name = "encoders/main" if main else f"encoders/{row.row.translate(PLAIN)}-{seed}"
-        return self.load_or_train(name, definition, make, load_encoder, keep=main)
+        return self.load_or_train(name, definition, make, load_encoder, keep=main, networks=networks)
 
     def supervised_encoder(self, seed=None):
         """The control trained on the labels, and its history; with a seed of its own, at the size of the ablations."""
@@ -166,8 +186,8 @@ class Course(Data):
         return evaluate_separation(separators or self.snapshots()[0], self.mixed["test"], most)
 
     def _results_mark(self):
-        definition = self._separator_definition() | {"code": code(*RESULTS)}
-        return fingerprint(definition | {"profile": dataclasses.asdict(self.profile)})
+        definition = self._on_separator() | {"code": code(*RESULTS), "profile": dataclasses.asdict(self.profile)}
+        return fingerprint(definition)
 
     def record(self, number, **results):
         """Keeps a notebook's numbers in `results/NN.json`, with what they were made from, and returns them."""

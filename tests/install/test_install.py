@@ -90,8 +90,10 @@ def test_the_wheel_holds_the_library_its_tables_and_results_and_nothing_else(ins
         "scenes/tables/esc10.csv",
         "course/tables/rows.csv",
         "course/results/made.jsonl",
+        *(f"course/shipped/{path.name}" for path in (ROOT / "sepcl_keras" / "course" / "shipped").iterdir()),
     ):
         assert f"sepcl_keras/{name}" in names
+    assert wheel.stat().st_size < 13e6
 
 
 def test_the_installed_library_trains_embeds_and_shows_the_study(installed):
