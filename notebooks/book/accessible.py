@@ -1,5 +1,5 @@
-"""What the pages need beyond Sphinx's HTML: formulas as MathML, which browsers draw without script or fonts to be fetched,
-and tables without headings that say nothing."""
+"""What the pages need beyond Sphinx's HTML: formulas as MathML, which browsers draw without script or fonts to be
+fetched, and tables without headings that say nothing."""
 
 import re
 
@@ -16,7 +16,8 @@ def inline(translator, node):
 
 
 def block(translator, node):
-    translator.body.append(f'<div class="math" role="group" aria-label="formula" tabindex="0">{convert(node.astext(), display="block")}</div>')
+    formula = convert(node.astext(), display="block")
+    translator.body.append(f'<div class="math" role="group" aria-label="formula" tabindex="0">{formula}</div>')
     raise nodes.SkipNode
 
 

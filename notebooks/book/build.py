@@ -14,12 +14,13 @@ from sphinx.cmd.build import main as sphinx
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
 CARD = "sepcl_keras/course/shipped/MODEL_CARD.md"
-ICONS = re.compile(r'<script[^>]*fontawesome\.js[^>]*></script>')
+ROLES = re.compile(r' role="doc-biblioentry"| role="list"(?= class="citation-list")')
+ICONS = re.compile(r"<script[^>]*fontawesome\.js[^>]*></script>")
 NO_CARD = "# Model card\n\nNo trained network is part of this version of the library.\n"
 
 
 def sources(executed, target):
-    """Writes all that Sphinx reads into `target`; gives how many figures have no sentence of their own, and of how many."""
+    """Writes all that Sphinx reads into `target`; gives how many figures have no sentence of their own, of how many."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(HERE, target, ignore=shutil.ignore_patterns("*.pyc", "__pycache__", "requirements.txt", "build.py"))
     lacking = figures = 0
@@ -34,11 +35,12 @@ def sources(executed, target):
 
 
 def mend(site):
-    """Leaves the icons to the font that the styles name, 0.2 MB, instead of a script of 1.6 MB with every icon there is,
-    and gives the arrows that fold the navigation a name."""
+    """Leaves the icons to the font that the styles name, 0.2 MB, instead of a script of 1.6 MB with every icon there
+    is; gives the arrows that fold the navigation a name, and takes roles away that are no longer such."""
     for path in site.rglob("*.html"):
         text = ICONS.sub("", path.read_text("utf-8"))
-        path.write_text(text.replace("<summary><span", '<summary aria-label="its pages"><span'), "utf-8")
+        text = text.replace("<summary><span", '<summary aria-label="its pages"><span')
+        path.write_text(ROLES.sub("", text), "utf-8")
     for path in [*site.rglob("*.map"), site / "_static/scripts/fontawesome.js"]:
         path.unlink()
 
@@ -51,12 +53,16 @@ def main(arguments=None):
     names = [f"{path.stem}.ipynb" for path in sorted((HERE.parent / "src").glob("[0-9][0-9]_*.py"))]
     missing = [name for name in names if not (options.executed / name).is_file()]
     if missing:
-        print(f"{options.executed} lacks {', '.join(missing)}; `make tutorial` executes the notebooks.", file=sys.stderr)
+        print(
+            f"{options.executed} lacks {', '.join(missing)}; `make tutorial` executes the notebooks.", file=sys.stderr
+        )
         return 2
     source, site = options.out / "source", options.out / "html"
     lacking, figures = sources([options.executed / name for name in names], source)
     shutil.rmtree(site, ignore_errors=True)
-    failed = sphinx(["-W", "--keep-going", "-q", "-b", "html", "-d", str(options.out / "doctrees"), str(source), str(site)])
+    failed = sphinx(
+        ["-W", "--keep-going", "-q", "-b", "html", "-d", str(options.out / "doctrees"), str(source), str(site)]
+    )
     mend(site)
     if lacking:
         print(f"{lacking} of {figures} figures have no sentence of their own as alternative text: CONTRIBUTING.md.")

@@ -1,7 +1,7 @@
 """Makes a page of the site of an executed notebook: sounds and figures become files beside it, with words for both.
 
-An executed notebook holds its sounds as base64 in HTML and its figures as base64 PNG, 7 MB in notebook 00. On the page a
-sound is a FLAC file of the same samples, loaded when it is played, and a figure a WebP. The alternative text of
+An executed notebook holds its sounds as base64 in HTML and its figures as base64 PNG, 7 MB in notebook 00. On the page
+a sound is a FLAC file of the same samples, loaded when it is played, and a figure a WebP. The alternative text of
 a figure is `alt` in the metadata of its output, `display(figure, metadata={"image/png": {"alt": sentence}})`, or of its
 cell; one without is called by its section.
 """
@@ -67,12 +67,13 @@ def figure(encoded, alt, media):
     few = image.convert("RGB").quantize(256, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
     few.convert("RGB").save(file, "WEBP", lossless=True, quality=60)
     source, (width, height) = f"{media.name}/{saved(media, 'webp', file.getvalue())}", image.size
-    image = f'<img class="dark-light" src="{source}" alt="{html.escape(alt)}" width="{width}" height="{height}" loading="lazy">'
+    size = f'width="{width}" height="{height}" loading="lazy"'
+    image = f'<img class="dark-light" src="{source}" alt="{html.escape(alt)}" {size}>'
     return f'<a class="drawing" href="{source}">{image}</a>'
 
 
 def printed(outputs):
-    """Outputs with what was printed in a row as one, as a terminal shows it in the end: progress bars are written over."""
+    """Outputs with what was printed in a row as one, as a terminal shows it: progress bars are written over."""
     merged = []
     for output in outputs:
         if merged and output.output_type == "stream" == merged[-1].output_type and output.name == merged[-1].name:
@@ -96,8 +97,9 @@ def exercise(source, name):
     match = EXERCISE.search(source)
     if not match:
         return source, None
-    label = f"exercise-{name[:2]}-{match[1]}"
-    return f"{source[: match.start()]}````{{exercise}} {match[1]}\n:label: {label}\n:nonumber:\n\n{match[2].strip()}\n````", label
+    label, text = f"exercise-{name[:2]}-{match[1]}", match[2].strip()
+    told = f"````{{exercise}} {match[1]}\n:label: {label}\n:nonumber:\n\n{text}\n````"
+    return source[: match.start()] + told, label
 
 
 def fold(cell, what):
@@ -106,7 +108,7 @@ def fold(cell, what):
 
 
 def page(path, media):
-    """The notebook of the page, and how many of its figures have no sentence of their own: (notebook, lacking, figures)."""
+    """The notebook of the page, how many of its figures have no sentence of their own, and how many there are."""
     notebook = nbformat.read(path, as_version=4)
     section, exercises, label, lacking, figures, cells = path.stem, False, None, 0, 0, []
 

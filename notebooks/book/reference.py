@@ -80,7 +80,9 @@ def public_names(package):
         if isinstance(node, ast.ImportFrom) and node.module.startswith("sepcl_keras."):
             homes |= {alias.name: node.module for alias in node.names}
         if isinstance(node, ast.Assign) and node.targets[0].id == "_HOMES":
-            homes |= {name: f"sepcl_keras.{home}" for home, names in ast.literal_eval(node.value).items() for name in names}
+            homes |= {
+                name: f"sepcl_keras.{home}" for home, names in ast.literal_eval(node.value).items() for name in names
+            }
     return dict(sorted(homes.items(), key=lambda pair: pair[0].lower()))
 
 
@@ -89,7 +91,10 @@ def write(package, target):
     target.mkdir(parents=True, exist_ok=True)
     rows = [f"- `sepcl_keras.{name}`: {{py:obj}}`{home}.{name}`" for name, home in public_names(package).items()]
     listing = "\n".join(FOLDERS)
-    index = ["# The library", "Made from the docstrings. A folder is one part of the flow and imports none of a later one."]
+    index = [
+        "# The library",
+        "Made from the docstrings. A folder is one part of the flow and imports none of a later one.",
+    ]
     index += [f"```{{toctree}}\n:maxdepth: 1\n\n{listing}\n```", "## Public names", "\n".join(rows)]
     (target / "index.md").write_text("\n\n".join(index) + "\n", "utf-8")
     for name in FOLDERS:

@@ -4,15 +4,12 @@ import functools
 import http.server
 import os
 import shutil
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-SITE = Path(os.environ.get("SEPCL_BOOK", ROOT / "artifacts/book")) / "html"
-sys.path.insert(0, str(ROOT / "notebooks/book"))
+SITE = Path(os.environ.get("SEPCL_BOOK", Path(__file__).resolve().parents[2] / "artifacts/book")) / "html"
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):

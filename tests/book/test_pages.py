@@ -7,9 +7,8 @@ import urllib.parse
 from pathlib import Path
 
 import pytest
-from conftest import SITE
 
-WIDTHS, SCHEMES = (1280, 390), ("light", "dark")
+SITE = Path(os.environ.get("SEPCL_BOOK", Path(__file__).resolve().parents[2] / "artifacts/book")) / "html"
 MOST = 2_000_000  # bytes of a page with all it loads, without sounds
 PAGES = sorted(path.relative_to(SITE).as_posix() for path in SITE.rglob("*.html") if "_static" not in path.parts)
 PAGES = PAGES or ["index.html"]  # to be skipped
@@ -30,7 +29,9 @@ class Watched:
     def __init__(self, browser, address, name, width=1280, scheme="light"):
         self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
         self.page, self.wrong, self.bytes = self.context.new_page(), [], {}
-        self.page.on("console", lambda message: message.type in ("error", "warning") and self.wrong.append(message.text))
+        self.page.on(
+            "console", lambda message: message.type in ("error", "warning") and self.wrong.append(message.text)
+        )
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
         self.page.on("requestfailed", lambda request: self.wrong.append(f"failed: {request.url}"))
         self.page.on("request", lambda request: self.ours(request.url, address))
@@ -80,26 +81,35 @@ def opened(browser, address):
     return functools.partial(Watched, browser, address)
 
 
-@pytest.mark.parametrize("scheme", SCHEMES)
-@pytest.mark.parametrize("width", WIDTHS)
+def shoot(seen, name, scheme):
+    """Screenshots of the top and of the first sounds or figures, kept where SEPCL_SHOTS says."""
+    if SHOTS:
+        width = seen.page.viewport_size["width"]
+        path = Path(SHOTS) / f"{name.replace('/', '_').removesuffix('.html')}_{width}_{scheme}"
+        seen.page.screenshot(path=f"{path}.png")
+        below = seen.page.locator(".players, .exercise, .drawing").first
+        if below.count():
+            below.scroll_into_view_if_needed()
+            seen.page.screenshot(path=f"{path}_below.png")
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (390, "dark")])
 @pytest.mark.parametrize("name", PAGES)
 def test_a_page_loads_whole_fits_and_is_accessible(opened, name, width, scheme):
     with opened(name, width, scheme) as seen:
         seen.see_all()
-        wide = seen.page.evaluate("[document.documentElement.scrollWidth, document.body.scrollWidth, innerWidth]")
-        assert max(wide) == width, "the page scrolls sideways"
         pictures = seen.page.evaluate("[...document.images].map(i => [i.alt, i.naturalWidth])")
         assert all(alt.strip() and wide for alt, wide in pictures)
         assert seen.page.evaluate("[...document.querySelectorAll('audio')].every(a => a.ariaLabel && a.controls)")
         assert not seen.faults()
         assert not seen.wrong
         assert sum(seen.bytes.values()) <= MOST, json.dumps(seen.bytes, indent=1)
-        if SHOTS:
-            seen.page.screenshot(path=Path(SHOTS) / f"{name.replace('/', '_')[:-5]}_{width}_{scheme}.png")
-            first = seen.page.locator(".players, .drawing, .exercise").first
-            if first.count():
-                first.scroll_into_view_if_needed()
-                seen.page.screenshot(path=Path(SHOTS) / f"{name.replace('/', '_')[:-5]}_{width}_{scheme}_below.png")
+        for scheme in ("light", "dark"):
+            seen.page.emulate_media(color_scheme=scheme)
+            seen.page.wait_for_function(f"['{scheme}', undefined].includes(document.documentElement.dataset.theme)")
+            wide = seen.page.evaluate("[document.documentElement.scrollWidth, document.body.scrollWidth]")
+            assert max(wide) <= width, "the page scrolls sideways"
+            shoot(seen, name, scheme)
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -152,7 +162,6 @@ def test_the_keyboard_goes_through_in_the_order_of_the_page(opened):
 def test_the_dark_mode_is_chosen_by_its_button(opened):
     with opened("index.html") as seen:
         before = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
-        for _ in range(2):  # auto, light, dark
-            seen.page.locator("button.theme-switch-button:visible").first.click()
+        seen.page.locator("button.theme-switch-button:visible").first.click()  # where the system is light
         assert seen.page.evaluate("document.documentElement.dataset.theme") == "dark"
         assert seen.page.evaluate("getComputedStyle(document.body).backgroundColor") != before
