@@ -159,9 +159,10 @@ def test_the_keyboard_goes_through_in_the_order_of_the_page(opened):
         assert places == sorted(places) and "AUDIO" in kinds
 
 
-def test_the_dark_mode_is_chosen_by_its_button(opened):
+def test_the_dark_mode_is_chosen_from_its_menu(opened):
     with opened("index.html") as seen:
         before = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
-        seen.page.locator("button.theme-switch-button:visible").first.click()  # where the system is light
+        seen.page.locator("button.theme-switch-button:visible").first.click()
+        seen.page.locator("button.theme-change-button[data-mode=dark]:visible").first.click()
         assert seen.page.evaluate("document.documentElement.dataset.theme") == "dark"
         assert seen.page.evaluate("getComputedStyle(document.body).backgroundColor") != before
