@@ -23,6 +23,7 @@ from sepcl_keras.views.log_mel import MEL_BANDS, RECIPES, LogMel
 from sepcl_keras.views.shards import read_about, save_shard
 from sepcl_keras.views.stored import Snapshot, view_maker
 
+SAMPLE_RATE = 16_000  # in Hz, unless told
 FORMAT = "sepcl_keras shard 1"
 SNAPSHOTS = ("N", "F", "S1", "S2")  # come first, in this order
 READERS = 4  # files that are decoded at a time, while the clips before are separated
@@ -35,15 +36,18 @@ def listed(data, split="train"):
     return [clip for clip in listing.clips if split in (clip.split, "all")], listing.refused
 
 
-def load_processors(folder=None, batch_size=BATCH):
-    """The separators in a folder, `NAME.keras` each, as processors by name: N, F, S1 and S2 first; None has none."""
+def load_processors(folder=None, batch_size=BATCH, samples=None):
+    """The separators in a folder, `NAME.keras` each, as processors by name: N, F, S1 and S2 first; None has none.
+
+    `samples` of a clip let them multiply integers, see `Snapshot`.
+    """
     if folder is None:
         return {}
     paths = {path.stem: path for path in path_of("separator", folder).glob("*.keras")}
     if not paths:
         raise BadInput(f"separator={folder}: expected a folder with snapshots such as N.keras and S2.keras.")
     names = sorted(paths, key=lambda name: (SNAPSHOTS.index(name) if name in SNAPSHOTS else len(SNAPSHOTS), name))
-    return {name: Snapshot(load_separator(paths[name]), batch_size) for name in names}
+    return {name: Snapshot(load_separator(paths[name]), batch_size, samples) for name in names}
 
 
 class ShardWriter:
@@ -59,7 +63,7 @@ class ShardWriter:
         recipe: dict of all that the numbers in a shard depend on, beside the sounds and the versions of what computes.
     """
 
-    def __init__(self, processors, seconds=10.0, sample_rate=16_000, batch_size=BATCH, log_mel="vggish"):
+    def __init__(self, processors, seconds=10.0, sample_rate=SAMPLE_RATE, batch_size=BATCH, log_mel="vggish"):
         check_number("seconds", seconds, above=0)
         check_number("sample_rate", sample_rate, least=1, whole=True)
         check_number("batch_size", batch_size, least=1, whole=True)
