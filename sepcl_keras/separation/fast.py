@@ -1,9 +1,9 @@
 """A separator whose blocks multiply 8-bit integers, for a CPU that does so natively: TensorFlow (tf.*) alone.
 
 The products are TensorFlow's own `QuantizedMatMulWithBias`, which oneDNN computes. Before each, every frame becomes
-integers by a scale of its own, its largest magnitude 127, and every column of the matrix likewise; what is constant over
-time is taken off before. All else stays float32: normalisations, convolutions, what goes around a block, and what stands
-before the first and after the last one, 3 % of the products. Compiled passes over memory as in `kernels.py`.
+integers by a scale of its own, its largest magnitude 127, and every column of the matrix likewise; what is constant
+over time is taken off before. All else stays float32: normalisations, convolutions, what goes around a block, and what
+stands before the first and after the last one, 3 % of the products. Compiled passes over memory as in `kernels.py`.
 """
 
 import functools
