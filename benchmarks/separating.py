@@ -90,63 +90,6 @@ def row(options):
     return found
 
 
-def seconds_of(function):
-    began = time.perf_counter()
-    function()
-    return time.perf_counter() - began
-
-
-def speed(options):
-    """Times real time of the three, ratios of float32 one clip at a time to integers, noise ratios of the channels."""
-    import tensorflow as tf
-
-    tf.config.threading.set_intra_op_parallelism_threads(options.threads)
-    tf.config.threading.set_inter_op_parallelism_threads(options.threads)
-    keras.utils.set_random_seed(0)
-    separator = TDCNPlusPlus(2)
-    separator.build((None, None))
-    model = SeparationModel(separator)
-    model.compile(optimizer=keras.optimizers.Adam(1e-3), jit_compile=compile_with_xla())
-    for clip in mixtures(options.steps, 4 * RATE):
-        model.train_on_batch(clip.reshape(4, RATE))
-    clips = mixtures(options.clips, round(options.seconds * RATE))
-    exact, quick = inference(separator), fast.fast_separator(separator, clips.shape[1])
-    ways = [lambda: [exact(clip[None]) for clip in clips], lambda: exact(clips), lambda: quick(clips)]
-    snr = fast.channel_snr(np.concatenate(ways[0]()), ways[2]())
-    ways[1]()
-    times = np.array([[seconds_of(way) for way in ways] for _ in range(options.rounds)])
-    factors = (clips.size / RATE / np.percentile(times, [75, 50, 25], axis=0)).round(1).T.tolist()
-    best = times.min(axis=0)
-    return {
-        "float32": factors[0], "batch": factors[1], "int8": factors[2], "best": round(best[0] / best[2], 2),
-        "ratio": np.percentile(times[:, 0] / times[:, 2], [25, 50, 75]).round(2).tolist(),
-        "snr": [round(float(value), 1) for value in (snr.min(), np.median(snr))],
-    }  # fmt: skip
-
-
-def row(options):
-    """mAP of the main row by seeds, on views by each of the two; the training scenes of profile study."""
-    import tempfile
-    from unittest import mock
-
-    from sepcl_keras.course.course import Course
-    from sepcl_keras.course.slides import MAIN_ROW, read_rows
-    from sepcl_keras.course.study import measure
-    from sepcl_keras.views.stored import Views, write_views
-
-    found, tiny = {}, Course("tiny", "made", 0)
-    snapshots = {name: tiny.snapshots()[0][name] for name in read_rows()[MAIN_ROW].processors}
-    for way, wide in (("float32", 10**6), ("int8", 8)):
-        with tempfile.TemporaryDirectory() as folder, mock.patch.object(fast, "WIDE", wide):
-            course = Course("study", "made", 0, folder)
-            write_views(f"{folder}/of a way", course.scenes["train"].mixtures(), snapshots)
-            with mock.patch.object(course, "views", lambda folder=folder: Views(f"{folder}/of a way")):
-                encoders = [course.encoder(MAIN_ROW, seed, show=False)[0] for seed in range(options.seeds)]
-            hs = [course.embeddings(encoder) for encoder in encoders]
-            found[way] = [course.evaluate(h, course.scores(h, seed))["map"] for seed, h in enumerate(hs)]
-    return found
-
-
 def section(measure, spread):
     """Lines of RESULTS.md; `measure` and `spread` as in `run.py`."""
     lines = [
@@ -154,10 +97,10 @@ def section(measure, spread):
         "## Separation by integers",
         "",
         "`fast_separator`, as views take it, beside float32 one clip at a time, in turns, two threads, TensorFlow; the",
-        "paper's size, M = 2, four clips of made sounds of 10 s, as initialised and after 30 steps of MixIT. SNR is that",
-        "of the channels against float32's. The goals are a ratio of 2.2, aim 3, and 20 dB.",
+        "paper's size, M = 2, four clips of made sounds of 10 s, as initialised and after 30 steps of MixIT. SNR is",
+        "that of the channels against float32's. The goals are a ratio of 2.2, aim 3, and 20 dB.",
         "",
-        "| steps | float32, × real time | in a batch | int8 | ratio (quartiles) | best turns | SNR, dB: least | median |",
+        "| steps | float32, × real time | in a batch | int8 | ratio (quartiles) | best | SNR, dB: least | median |",
         "|---|---|---|---|---|---|---|---|",
     ]
     for steps in (0, 30):
