@@ -39,7 +39,7 @@ assert np.array_equal(tf.matmul(tf.constant(a.astype("int32")), tf.constant(b.as
 try:
     print("right" if np.array_equal(product(tf.constant(a), tf.constant(b)).numpy(), expected) else "wrong")
 except tf.errors.OpError as error:
-    print(str(error).splitlines()[0])
+    print(next(line for line in str(error).splitlines() if line.startswith("Missing")))
 PY
 with="$(TF_ENABLE_ONEDNN_OPTS=1 "$work/venv/bin/python" check.py 2>/dev/null)"
 without="$(TF_ENABLE_ONEDNN_OPTS=0 "$work/venv/bin/python" check.py 2>/dev/null)"

@@ -142,6 +142,18 @@ def test_weights_that_are_not_finite_are_refused():
 
 
 @here
+def test_without_onednn_it_is_refused(monkeypatch):
+    import tensorflow as tf
+
+    def missing(self, clips):
+        raise tf.errors.InternalError(None, None, "Missing 0-th output from {{node QuantizedMatMulWithBias}}")
+
+    monkeypatch.setattr(FastSeparator, "__call__", missing)
+    with pytest.raises(BadInput, match="multiplies no integers; expected TF_ENABLE_ONEDNN_OPTS=1"):
+        fast_separator(made(), SAMPLES)
+
+
+@here
 def test_why_not(monkeypatch, tmp_path):
     separator = made()
     assert why_float32(separator) is None
