@@ -1,11 +1,14 @@
 """TDCN++, the separator: learned basis, dilated convolution blocks, masks, mixture consistency."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
 
 from sepcl_keras.core.checks import BadInput, check_axes, check_number, one_of
 from sepcl_keras.core.dense import Dense
+from sepcl_keras.core.saved import Network
 from sepcl_keras.separation.blocks import ScaledDense, TDCNBlock
 
 CONSISTENCY = ("predicted", "uniform", "energy")
@@ -25,7 +28,7 @@ def energy_weights(sources):
 
 
 @keras.saving.register_keras_serializable(package="sepcl_keras")
-class TDCNPlusPlus(keras.Model):
+class TDCNPlusPlus(Network):
     """Separates mixtures (clips, samples) into channels (clips, sources, samples) that sum to the mixture.
 
     Args:
@@ -88,9 +91,7 @@ class TDCNPlusPlus(keras.Model):
         self.decoder.build((None, None, None, c["num_basis"]))
         if c["consistency"] == "predicted":
             self.weighting.build((None, c["bottleneck"]))
-        if not self.trainable:  # Keras says so to a constructor, before there are layers to tell
-            for layer in self.layers:
-                layer.trainable = False
+        self.freeze()
 
     @property
     def overlap(self):
@@ -120,17 +121,21 @@ class TDCNPlusPlus(keras.Model):
         return ops.reshape(total, (-1, sources, ops.shape(total)[2] * step))[:, :, :samples]
 
     def call(self, mixture, training=None):
+        return self.by_blocks(mixture, [functools.partial(block, training=training) for block in self.blocks])
+
+    def by_blocks(self, mixture, blocks):
+        """What `call` gives, by these functions of x (clips, frames, bottleneck) in the places of the blocks."""
         c = self.config
         check_axes("TDCNPlusPlus: a mixture", mixture.shape, "clips", "samples")
         coefficients = self.encoder(self.frame(mixture))  # (clips, frames, basis)
         x = self.initial(coefficients)  # (clips, frames, bottleneck)
         repeat_inputs = {}
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(blocks):
             if self.skips and index in self.starts:
                 for earlier, y in repeat_inputs.items():
                     x = x + self.skips[f"{earlier}_{index}"](y)
                 repeat_inputs[index] = x
-            x = block(x, training=training)
+            x = block(x)
         masks = self.masks(x)
         masks = ops.reshape(masks, (-1, ops.shape(masks)[1], c["num_sources"], c["num_basis"]))
         masked = ops.transpose(masks * coefficients[:, :, None], (0, 2, 1, 3))  # (clips, sources, frames, basis)

@@ -14,6 +14,7 @@ from conftest import ROOT
 import sepcl_keras  # noqa: F401  whose classes Keras then knows
 from sepcl_keras.core.checks import BadInput
 from sepcl_keras.encoder.embedding import load_encoder
+from sepcl_keras.encoder.network import CNN14
 from sepcl_keras.separation.separate import load_separator
 
 SAVED = ROOT / "tests" / "saved"
@@ -40,6 +41,71 @@ def test_a_frozen_network_in_a_model_of_a_readers_own_stays_frozen_when_it_is_lo
     model.save(tmp_path / "model.keras")
     again = keras.saving.load_model(tmp_path / "model.keras")
     assert [variable.path for variable in again.trainable_variables] == [v.path for v in again.layers[-1].variables]
+
+
+FREEZES = {
+    "encoder": (
+        lambda n: [n.bn0, n.blocks[0], n.blocks[1].conv2, n.blocks[2].bn1],
+        ["bn0", "conv_block1/", "conv_block2/conv2", "conv_block3/bn1"],
+    ),
+    "separator": (
+        lambda n: [n.encoder, n.decoder, n.blocks[0].up, n.blocks[1], n.blocks[2].down],
+        ["encoder", "decoder", "block_0/up", "block_1/", "block_2/down"],
+    ),
+}
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a reader's model"])
+@pytest.mark.parametrize("name", FREEZES)
+def test_single_layers_that_are_frozen_stay_frozen_when_a_network_is_loaded(name, inside, tmp_path):
+    """By hand: the weights of these layers are missing among those that are trained, and all others are there."""
+    chosen, places = FREEZES[name]
+    network = keras.saving.load_model(SAVED / f"{name}.keras")
+    everything = [variable.path.split("/", 1)[1] for variable in network.trainable_variables]
+    expected = [path for path in everything if not path.startswith(tuple(places))]
+    assert 0 < len(expected) < len(everything)
+    for layer in chosen(network):
+        layer.trainable = False
+    model, load = network, LOADERS[name][0]
+    if inside:
+        shape, load = (160,) if name == "separator" else (96, 64), keras.saving.load_model
+        model = keras.Sequential([keras.Input(shape), network])
+    model.save(tmp_path / "model.keras")
+    again = load(tmp_path / "model.keras")
+    found = again.layers[-1] if inside else again
+    assert [variable.path.rsplit(f"{found.name}/", 1)[-1] for variable in found.trainable_variables] == expected
+    assert len(again.trainable_variables) == len(expected)
+    assert not any(layer.trainable for layer in chosen(found))
+    for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    again.save(tmp_path / "twice.keras")
+    assert len(load(tmp_path / "twice.keras").trainable_variables) == len(expected)
+
+
+def test_a_layer_that_is_trained_in_a_frozen_one_is_told_apart(tmp_path):
+    """Its statistics still move, though its weights do not."""
+    network = keras.saving.load_model(SAVED / "encoder.keras")
+    network.blocks[0].trainable = False
+    network.blocks[0].bn1.trainable = True
+    network.save(tmp_path / "model.keras")
+    block = load_encoder(tmp_path / "model.keras").blocks[0]
+    flags = [layer.trainable for layer in (block, block.conv1, block.bn1, block.bn2)]
+    assert flags == [False, False, True, False]
+
+
+@pytest.mark.parametrize("frozen", [["nobody"], 3, [[]], {"a": 1}])
+def test_frozen_layers_that_are_none_are_one_sentence(frozen, tmp_path):
+    with zipfile.ZipFile(SAVED / "encoder.keras") as old, zipfile.ZipFile(tmp_path / "odd.keras", "w") as new:
+        for item in old.namelist():
+            content = old.read(item)
+            if item == "config.json":
+                config = json.loads(content)
+                config["config"]["frozen"] = frozen
+                content = json.dumps(config)
+            new.writestr(item, content)
+    with pytest.raises(BadInput, match="odd.keras: expected a whole .keras file of a CNN14") as caught:
+        load_encoder(tmp_path / "odd.keras")
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -114,3 +180,24 @@ def test_an_encoder_of_before_recipes_were_kept_takes_what_it_was_trained_on():
     with zipfile.ZipFile(SAVED / "encoder.keras") as archive:
         assert "recipe" not in json.loads(archive.read("config.json"))["config"]
     assert load_encoder(SAVED / "encoder.keras").recipe == "vggish"
+
+
+def test_an_encoder_of_another_sample_rate_is_refused_and_ours_is_in_the_file(tmp_path):
+    encoder = CNN14(8, width=1)
+    encoder.build((None, 96, 64))
+    encoder.save(tmp_path / "ours.keras")
+    with zipfile.ZipFile(tmp_path / "ours.keras") as ours, zipfile.ZipFile(tmp_path / "other.keras", "w") as other:
+        for name in ours.namelist():
+            content = ours.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                assert config["config"]["sample_rate"] == 16_000
+                config["config"]["sample_rate"] = 32_000
+                content = json.dumps(config)
+            other.writestr(name, content)
+    assert load_encoder(tmp_path / "ours.keras").sample_rate == 16_000
+    with pytest.raises(BadInput, match="sample_rate=32000: expected 16000, of the log-mel 'vggish'"):
+        CNN14(8, width=1, sample_rate=32_000)
+    with pytest.raises(BadInput, match="other.keras: .*sample_rate=32000: expected 16000") as caught:
+        load_encoder(tmp_path / "other.keras")
+    assert "\n" not in str(caught.value)
