@@ -13,10 +13,12 @@ from sphinx.cmd.build import main as sphinx
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1]
+REPOSITORY = "https://github.com/sepcl-keras/sepcl-keras"
 CARD = "sepcl_keras/course/shipped/MODEL_CARD.md"
 ROLES = re.compile(r' role="doc-biblioentry"| role="list"(?= class="citation-list")')
 ICONS = re.compile(r"<script[^>]*fontawesome\.js[^>]*></script>")
-NO_CARD = "# Model card\n\nNo trained network is part of this version of the library.\n"
+REPOSITORY = "https://github.com/sepcl-keras/sepcl-keras"
+CARD = "sepcl_keras/course/shipped/MODEL_CARD.md"
 
 
 def sources(executed, target):
@@ -28,9 +30,12 @@ def sources(executed, target):
         notebook, without, of = prepare.page(path, target / "extra/media")
         nbformat.write(notebook, target / path.name)
         lacking, figures = lacking + without, figures + of
+    for path in target.glob("*.md"):  # their links lead through the repository
+        text = path.read_text("utf-8").replace(f"](../../{CARD})", "](model_card.md)")
+        text = text.replace("](../../", f"]({REPOSITORY}/blob/main/").replace("](../", "](")
+        path.write_text(text, "utf-8")
     reference.write(ROOT / "sepcl_keras", target / "reference")
-    card = ROOT / CARD
-    (target / "model_card.md").write_text(card.read_text("utf-8") if card.is_file() else NO_CARD, "utf-8")
+    shutil.copy(ROOT / CARD, target / "model_card.md")
     return lacking, figures
 
 

@@ -92,7 +92,7 @@ def write(package, target):
     rows = [f"- `sepcl_keras.{name}`: {{py:obj}}`{home}.{name}`" for name, home in public_names(package).items()]
     listing = "\n".join(FOLDERS)
     index = [
-        "# The library",
+        "# API reference",
         "Made from the docstrings. A folder is one part of the flow and imports none of a later one.",
     ]
     index += [f"```{{toctree}}\n:maxdepth: 1\n\n{listing}\n```", "## Public names", "\n".join(rows)]
