@@ -98,9 +98,10 @@ def _model(separator):
     c, graph = separator.config, _Graph()
     add, step, length, sources = graph.add, c["frame_step"], c["frame_length"], c["num_sources"]
     samples = add("Slice", add("Shape", "mixture"), np.array([1]), np.array([2]))
-    hops = add("Div", add("Add", add("Max", add("Sub", samples, np.array([length])), np.array([0])),
-                          np.array([step - 1])), np.array([step]))  # fmt: skip
-    frames, covered = add("Add", hops, np.array([1])), add("Add", add("Mul", hops, np.array([step])), np.array([length]))
+    beyond = add("Max", add("Sub", samples, np.array([length])), np.array([0]))  # the first frame
+    hops = add("Div", add("Add", beyond, np.array([step - 1])), np.array([step]))
+    frames = add("Add", hops, np.array([1]))
+    covered = add("Add", add("Mul", hops, np.array([step])), np.array([length]))
     padded = add("Pad", "mixture", add("Concat", np.array([0, 0, 0]), add("Sub", covered, samples), axis=0))
     basis = _array(separator.encoder.kernel).T[:, None]  # (basis, 1, frame_length)
     coefficients = add("Relu", add("Conv", add("Unsqueeze", padded, np.array([1])), basis, strides=[step]))

@@ -1,9 +1,9 @@
 """A separator whose blocks multiply 8-bit integers, for a CPU that does so natively: TensorFlow (tf.*) alone.
 
 The products are TensorFlow's own `QuantizedMatMulWithBias`, which oneDNN computes. Before each, every frame becomes
-integers by a scale of its own, its largest magnitude 127, and every column of the matrix likewise; what is constant over
-time is taken off before. All else stays float32: normalisations, convolutions, what goes around a block, and what stands
-before the first and after the last one, 3 % of the products. Compiled passes over memory as in `kernels.py`.
+integers by a scale of its own, its largest magnitude 127, and every column of the matrix likewise; what is constant
+over time is taken off before. All else stays float32: normalisations, convolutions, what goes around a block, and what
+stands before the first and after the last one, 3 % of the products. Compiled passes over memory as in `kernels.py`.
 """
 
 import functools
@@ -85,9 +85,10 @@ class FastSeparator:
         clip = _first_clip(samples)
         try:
             self.snr = float(channel_snr(self._exact(clip), self(clip)).min())
-        except tf.errors.OpError as error:
-            reason = str(error).splitlines()[0]
-            raise BadInput(f"fast_separator: {reason}; expected a TensorFlow whose oneDNN is switched on.") from None
+        except tf.errors.OpError:  # without oneDNN the operation has a kernel that gives nothing
+            raise BadInput(
+                "fast_separator: TensorFlow multiplies no integers; expected TF_ENABLE_ONEDNN_OPTS=1."
+            ) from None
 
     def __call__(self, clips):
         clips = numbers("mixtures", clips, ("clips", "samples"), "float32")

@@ -40,7 +40,7 @@ class Snapshot:
     """A separator, such as a `TDCNPlusPlus`, as a `Processor`.
 
     Told how many `samples` clips have, a TDCN++ multiplies 8-bit integers where that is faster and its channels keep
-    20 dB of signal-to-noise ratio (see `fast_separator`); the definition says so. `arithmetic` is a line on which it is.
+    20 dB of signal-to-noise ratio (see `fast_separator`); the definition says so. `arithmetic` tells which it is.
     """
 
     def __init__(self, separator, batch_size=BATCH, samples=None):

@@ -60,7 +60,7 @@ def test_channels_keep_20_db_and_sum_to_the_mixture(options):
     channels, expected = quick(mixtures), to_numpy(separator(mixtures))
     assert channels.shape == expected.shape and channels.dtype == "float32"
     snr = 10 * np.log10(np.square(expected).sum(axis=-1) / np.square(channels - expected).sum(axis=-1))
-    assert 25 < snr.min() and snr.max() < 80 and quick.snr > 25, (snr, quick.snr)  # near, and by another path
+    assert snr.min() > 25 and snr.max() < 80 and quick.snr > 25, (snr, quick.snr)  # near, and by another path
     np.testing.assert_allclose(channels.sum(axis=1), mixtures, atol=1e-6)
 
 
@@ -130,7 +130,7 @@ def test_bad_channels_are_refused_and_views_take_float32(monkeypatch):
     snapshot = Snapshot(separator, samples=SAMPLES)
     assert re.search(r"in float32 \(a channel keeps 1[34]\.\d dB", snapshot.arithmetic)
     assert snapshot.definition == Snapshot(separator).definition
-    np.testing.assert_allclose(snapshot(mixtures), to_numpy(separator(mixtures)), atol=1e-6)
+    np.testing.assert_allclose(snapshot(mixtures), to_numpy(separator(mixtures)), atol=1e-5)
 
 
 @here
@@ -139,6 +139,18 @@ def test_weights_that_are_not_finite_are_refused():
     separator.blocks[1].up.dense.kernel.assign(separator.blocks[1].up.dense.kernel * np.nan)
     with pytest.raises(BadInput, match="weights with NaN or infinity; expected a network that is trained"):
         fast_separator(separator, SAMPLES)
+
+
+@here
+def test_without_onednn_it_is_refused(monkeypatch):
+    import tensorflow as tf
+
+    def missing(self, clips):
+        raise tf.errors.InternalError(None, None, "Missing 0-th output from {{node QuantizedMatMulWithBias}}")
+
+    monkeypatch.setattr(FastSeparator, "__call__", missing)
+    with pytest.raises(BadInput, match="multiplies no integers; expected TF_ENABLE_ONEDNN_OPTS=1"):
+        fast_separator(made(), SAMPLES)
 
 
 @here
