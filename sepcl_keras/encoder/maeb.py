@@ -64,12 +64,12 @@ class Model:
         """What mteb writes beside results; what was trained on is not known here (`model_copy` says more)."""
         from mteb.models import ModelMeta
 
-        weights, encoder = self.encoder.get_weights(), self.encoder
-        revision = fingerprint([encoder.recipe, encoder.window, digest(weights)])
+        encoder = self.encoder
+        revision = fingerprint([encoder.recipe, encoder.window, digest(encoder.get_weights())])
         return ModelMeta(
-            loader=type(self), name=f"sepcl-keras/{self.path.stem}", revision=revision, release_date=None, languages=None,
-            n_parameters=encoder.count_params(), memory_usage_mb=sum(w.nbytes for w in weights) / 2**20,
-            max_tokens=None, embed_dim=int(encoder.embedding_dim), license=None, open_weights=None,
+            loader=type(self), name=f"sepcl-keras/{self.path.stem}", revision=revision, release_date=None,
+            languages=None, n_parameters=encoder.count_params(), memory_usage_mb=None, max_tokens=None,
+            embed_dim=int(encoder.embedding_dim), license=None, open_weights=None,
             public_training_code="https://github.com/sepcl-keras/sepcl-keras", public_training_data=None, framework=[],
             similarity_fn_name="cosine", use_instructions=False, training_datasets=None, modalities=["audio"],
         )  # fmt: skip

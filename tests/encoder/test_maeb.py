@@ -1,4 +1,4 @@
-"""MAEB's rules for encoders: by mteb's own check, on made sounds, where it is installed; what it hands over elsewhere."""
+"""MAEB's rules for encoders: by mteb's own check, on made sounds, where installed; what it hands over otherwise."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def test_each_sound_has_the_mean_over_its_windows_in_the_order_of_the_batches(pa
     h = model.encode([{"audio": given[:2], "label": [1, 2]}, {"audio": given[2:]}], hf_split="test", batch_size=2)
     waveforms = [one["array"].astype("float32") for one in given]
     assert h.dtype == np.float32 and h.shape == (3, 8)
-    np.testing.assert_allclose(h, embed(waveforms, model.encoder, pool=True, show=False), atol=1e-6)
+    np.testing.assert_allclose(h, embed(waveforms, model.encoder, pool=True, show=False), rtol=1e-5, atol=1e-5)
 
 
 def test_channels_are_averaged_and_other_rates_made_16_khz(path):
@@ -36,7 +36,7 @@ def test_channels_are_averaged_and_other_rates_made_16_khz(path):
     mono = stereo["array"].mean(axis=0).astype("float32")
     h = model.encode([{"audio": [stereo, sound(channels=(1,))]}])
     expected = [soxr.resample(mono, 44_100, 16_000), sound()["array"].astype("float32")]
-    np.testing.assert_allclose(h, embed(expected, model.encoder, pool=True, show=False), atol=1e-6)
+    np.testing.assert_allclose(h, embed(expected, model.encoder, pool=True, show=False), rtol=1e-5, atol=1e-5)
 
 
 def test_what_is_no_audio_is_refused(path):
