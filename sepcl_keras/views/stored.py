@@ -247,7 +247,7 @@ def write_views(folder, mixtures, snapshots, batch_size=BATCH):
     sources = {separator.config["num_sources"] for separator in snapshots.values()}
     if len(sources) != 1:
         raise BadInput(f"snapshots={list(snapshots)}: expected some separators with one and the same num_sources.")
-    samples = mixtures.shape[1]
+    samples = mixtures.shape[-1]
     processors = {name: Snapshot(separator, batch_size, samples) for name, separator in snapshots.items()}
     for line in sorted({processor.arithmetic for processor in processors.values()}):
         print(f"views: {line}", flush=True)
