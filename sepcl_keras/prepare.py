@@ -36,9 +36,13 @@ def main(arguments=None):
     parser.add_argument("out", metavar="OUT", help="folder for the shards")
     parser.add_argument("--part", type=_part, default=(1, 1), metavar="i/n", help="which of n parts to write")
     parser.add_argument("--separator", help="folder of snapshots, such as N.keras and S2.keras; without: mixtures only")
-    parser.add_argument("--seconds", type=float, default=10.0, help="length of a clip in seconds, by default 10")
+    parser.add_argument(
+        "--seconds", type=float, default=10.0, help="length of a scene, by default 10: a longer file gives several"
+    )
     parser.add_argument("--split", default="train", help="train (the default), validation, test or all")
-    parser.add_argument("--clips-per-shard", type=int, default=100, help="by default 100")
+    parser.add_argument(
+        "--clips-per-shard", type=int, default=100, help="files of a shard, by default 100; of hours rather few"
+    )
     given = parser.parse_args(arguments)
     from sepcl_keras.views.preparation import Preparation, ShardWriter, listed, load_processors
 

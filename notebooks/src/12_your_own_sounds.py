@@ -207,11 +207,12 @@ above = notebook.verdict(verdicts, claim, ours > chance, f"{ours:.2f} against {c
 # sbatch --array=1-8 --wrap 'python -m sepcl_keras.prepare DATA OUT --separator SNAPSHOTS --part $SLURM_ARRAY_TASK_ID/8'
 # ```
 #
-# Here two parts are written one after the other, of the first clips of our folder.
+# A recording longer than a scene gives all its scenes. Here two parts are written one after the other, of the first files
+# of our folder.
 
 # %%
 processors = {name: Snapshot(snapshots[name]) for name in ("N", "S2")}
-writer = ShardWriter(processors, course.profile.clip_seconds, rate)
+writer = ShardWriter(processors, course.profile.clip_seconds)
 shards = own / f"shards-{digest(snapshots['S2'].weights)}"
 preparation = Preparation(listing.clips[:24], writer, shards, clips_per_shard=6)
 began = time.perf_counter()
@@ -225,6 +226,18 @@ print(*sorted(path.name for path in shards.iterdir()), sep="\n")
 # %% [markdown]
 # Training reads shards as it read the array: order, channels and crops are drawn from seed and step, and only the patches
 # that are drawn are read. Damaged records are counted and left out.
+#
+# Several machines with GPUs can train as one, on JAX. Each reads its own shards and gives its part of every batch; the
+# negatives are those of all. Each runs the same program, and only `process_id` differs:
+#
+# ```
+# import jax
+# jax.distributed.initialize("first-machine:1234", num_processes=2, process_id=0)  # before anything else
+# from sepcl_keras.core.backend import host, use_all_devices
+# use_all_devices()
+# pairs = lambda steps: ViewPairs(Views(OUT, host=host()), "mix-chan", ("S2", "N"), 128, steps)  # 256 pairs of both
+# encoder, history = pretrain(pairs, ...)
+# ```
 
 # %%
 views = Views(shards)
@@ -238,7 +251,7 @@ assert np.array_equal(first, again[0][0]) and np.array_equal(second, again[0][1]
 # ### What AudioSet would take
 #
 # The bytes follow from the shapes; the hours are an **estimate**, this machine's seconds a clip times two million, with the
-# separator of this profile, not the paper's.
+# separator of this profile, not the paper's. The README of `data/` has the paper's, and what fewer snapshots or 8 bits cost.
 
 # %%
 per_clip, clips, here = size / len(views), 2_000_000, manifest["seconds"]
@@ -353,7 +366,7 @@ class Bands:
         return np.stack([low, clips - low], axis=1).astype("float32")
 
 
-bands = Preparation(listing.clips[:6], ShardWriter({"bands": Bands()}, 2.0, rate), own / "bands", clips_per_shard=6)
+bands = Preparation(listing.clips[:6], ShardWriter({"bands": Bands()}, 2.0), own / "bands", clips_per_shard=6)
 print("views (clips, 1 + processors × sources):", bands.write_part(show=False)["clips"], "×", bands.writer.views)
 
 # %% [markdown]

@@ -193,10 +193,30 @@ def use_all_devices():
     """Shares every batch among all devices that JAX sees; on other backends, and with one device, does nothing.
 
     To be called before weights are made, which then lie on each device. The step stays a single device's: batch norm's
-    statistics, NT-Xent and coincidence see the clips of all devices.
+    statistics, NT-Xent and coincidence see the clips of all devices. Those of other hosts are among them once
+    `jax.distributed.initialize(...)` was called there and here, before anything else; each host gives its own clips
+    (see `host`).
     """
     if keras.backend.backend() == "jax" and len(keras.distribution.list_devices()) > 1:
-        keras.distribution.set_distribution(keras.distribution.DataParallel())
+        keras.distribution.set_distribution(keras.distribution.DataParallel(auto_shard_dataset=False))
+
+
+def host():
+    """(index, count) of this process among those that train together by `jax.distributed`; else (0, 1)."""
+    if keras.backend.backend() != "jax":
+        return 0, 1
+    import jax
+
+    return jax.process_index(), jax.process_count()
+
+
+def of_all_hosts(batch):
+    """A nest of arrays (clips, ...), each with the clips of all hosts one after the other; the same on every host."""
+    if host()[1] == 1:
+        return batch
+    from jax.experimental.multihost_utils import process_allgather
+
+    return process_allgather(batch, tiled=True)
 
 
 def number_of_devices():

@@ -31,6 +31,7 @@ def export_encoder(encoder, path, format="onnx", inputs="waveforms"):
         inputs: name and kind of the input, `"waveforms"` (clips, samples), 16 kHz, as many samples as the encoder's
             window has, 15,600 unless told; or `"log_mel"`, what `LogMel` of the encoder's recipe makes of these:
             (clips, 96, 64), or 98 frames of `"panns"`. The output, h (clips, d), is what `embed` gives for one window.
+            An ONNX file tells recipe and rate: `log_mel` and `sample_rate` in its metadata.
 
     Raises `BadInput` for another format, a package or backend that is not there, and a path that is taken or cannot be
     written. The path appears when all is written.
@@ -129,10 +130,12 @@ def _onnx_model(encoder, inputs):
     info = onnx.helper.make_tensor_value_info
     given = info(inputs, onnx.TensorProto.FLOAT, ["clips", *_shape(encoder, inputs)])
     h = info("h", onnx.TensorProto.FLOAT, ["clips", encoder.embedding_dim])
-    return onnx.helper.make_model(
+    model = onnx.helper.make_model(
         onnx.helper.make_graph(graph.nodes, "CNN14", [given], [h], graph.arrays),
         opset_imports=[onnx.helper.make_opsetid("", OPSET)], ir_version=IR, producer_name="sepcl_keras",
     )  # fmt: skip
+    onnx.helper.set_model_props(model, {"log_mel": encoder.recipe, "sample_rate": str(encoder.sample_rate)})
+    return model
 
 
 def _add_log_mel(graph, recipe, window):

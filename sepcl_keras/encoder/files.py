@@ -1,11 +1,9 @@
 """Folders of sounds → one table of embeddings: decoded ahead in threads while the network runs, never held whole."""
 
+import functools
 import itertools
 import json
 import os
-import threading
-from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
 import numpy as np
@@ -17,11 +15,10 @@ from sepcl_keras.core.folders import atomic_folder
 from sepcl_keras.encoder.embedding import cut, in_float32, network_of, sizes
 from sepcl_keras.encoder.table import format_of, read_meta, write_table
 from sepcl_keras.scenes import audio
+from sepcl_keras.scenes.ahead import Ahead
 from sepcl_keras.scenes.layouts import SUFFIXES, sound_files
-from sepcl_keras.views.log_mel import HOP, SAMPLE_RATE, log_mel_model
+from sepcl_keras.views.log_mel import HOP, log_mel_model
 
-THREADS = 4  # that decode: one keeps up with a CPU's network many times over
-FILES_AHEAD = 64  # short ones of a second make a batch only together
 BLOCK = 4_096  # rows of the table at a time
 
 
@@ -58,7 +55,7 @@ def embed_files(files, encoder, out, hop=None, pool=False, batch_size=None, show
     paths, ids, unread = _listed(files)
     d, width = int(encoder.embedding_dim), int(encoder.width)
     of_encoder = dict(embedding_dim=d, width=width, recipe=encoder.recipe, weights=digest(encoder.weights))
-    meta = dict(encoder=of_encoder, sample_rate=SAMPLE_RATE, window=window, hop=hop)
+    meta = dict(encoder=of_encoder, sample_rate=encoder.sample_rate, window=window, hop=hop)
     rows_mark = fingerprint([meta, [[id, *_state(path)] for id, path in zip(ids, paths, strict=True)]])
     meta |= dict(pool=bool(pool), d=d, mark=fingerprint([rows_mark, bool(pool)]))
     with atomic_folder(out, rows_mark) as folder:  # only its lock and its part: it is left empty
@@ -123,9 +120,10 @@ def _embed_rows(folder, mark, paths, encoder, window, hop, batch_size, show):
                 file.flush()
                 os.fsync(file.fileno())
 
+            of_file = functools.partial(stretches, window=window, step=hop * HOP, sample_rate=encoder.sample_rate)
             with progress(range(len(paths)), "embed", "file", show) as bar:
                 bar.update(first)
-                with closing(_rows(paths, first, done, window, hop, limit, refuse, bar)) as rows:
+                with closing(_rows(paths, of_file, limit, window, hop, first, done, refuse, bar)) as rows:
                     while batch := list(itertools.islice(rows, batch_size)):
                         places, sounds = zip(*batch, strict=True)
                         growing.add(network(sounds), np.array(places, "int32"))
@@ -142,102 +140,34 @@ def _reached(growing):
     return file, window + 1
 
 
-def _rows(paths, first, done, window, hop, limit, refuse, bar):
+def _rows(paths, of_file, limit, window, hop, first, done, refuse, bar):
     """((file, window), samples) of one window after the other, without the first `done` of the file `first`."""
-    with closing(Ahead(paths[first:], window, hop * HOP, limit).sounds()) as sounds:
-        number = 0
+    with closing(Ahead(paths[first:], of_file, limit).sounds()) as sounds:
         for index, sound in sounds:
             index += first
-            if isinstance(sound, np.ndarray):
-                for row in cut(sound, window, hop):
+            if isinstance(sound, tuple):
+                begin, waveform = sound
+                for number, row in enumerate(cut(waveform, window, hop), begin // (hop * HOP)):
                     if index > first or number >= done:
                         yield (index, number), row
-                    number += 1
                 continue
             if isinstance(sound, BadInput):
                 refuse(index, text_of(str(sound)))
-            number = 0
             bar.update(1)
 
 
-class Ahead:
-    """The sounds of files in their order, which threads decode ahead as far as there is room.
-
-    Args:
-        paths: of the files.
-        window, step: samples of a window, and from one to the next.
-        limit: samples that are held at most, but for the one stretch that each thread has in hand.
-    """
-
-    def __init__(self, paths, window, step, limit):
-        self.paths, self.window, self.step, self.limit = paths, window, step, limit
-        self.held, self.head, self.stopped = 0, 0, False
-        self.waiting, self.changed = {}, threading.Condition()  # index → stretches, and at last how the file ended
-
-    def sounds(self):
-        """(index, stretch), and at a file's end (index, None) or, where it is refused, (index, `BadInput`)."""
-        pool, number = ThreadPoolExecutor(THREADS, "decoding"), len(self.paths)
-        try:
-            for index in range(min(FILES_AHEAD, number)):
-                pool.submit(self._decode, index)
-            for self.head in range(number):
-                with self.changed:
-                    self.changed.notify_all()
-                while isinstance(sound := self._next(), np.ndarray):
-                    yield self.head, sound
-                if self.head + FILES_AHEAD < number:
-                    pool.submit(self._decode, self.head + FILES_AHEAD)
-                del self.waiting[self.head]
-                if not (sound is None or isinstance(sound, BadInput)):
-                    raise sound
-                yield self.head, sound
-        finally:
-            with self.changed:
-                self.stopped = True
-                self.changed.notify_all()
-            pool.shutdown(cancel_futures=True)
-
-    def _next(self):
-        with self.changed:
-            self.changed.wait_for(lambda: self.waiting.get(self.head))
-            sound = self.waiting[self.head].popleft()
-            self.held -= np.size(sound)
-            self.changed.notify_all()
-        return sound
-
-    def _decode(self, index):
-        end = None
-        try:
-            for sound in stretches(self.paths[index], self.window, self.step):
-                if not self._put(index, sound):
-                    return
-        except Exception as error:
-            end = error
-        self._put(index, end)
-
-    def _put(self, index, sound):
-        """Waits for room, which the file that the network is at has whenever nothing of it is held."""
-        with self.changed:
-            mine = self.waiting.setdefault(index, deque())
-            self.changed.wait_for(lambda: self.stopped or self.held < self.limit or (index == self.head and not mine))
-            mine.append(sound)
-            self.held += np.size(sound)
-            self.changed.notify_all()
-            return not self.stopped
-
-
-def stretches(path, window, step):
-    """A file's sound in stretches (samples,), cut so that the windows of each are whole; a short sound is one."""
-    rest, skipped, found = np.zeros(0, "float32"), 0, False
-    for block in audio.sounding_blocks(path, SAMPLE_RATE):
+def stretches(path, window, step, sample_rate):
+    """A file's sound in stretches, (first sample, waveform), cut so that the windows of each are whole; a short sound
+    is one."""
+    rest, skipped, first = np.zeros(0, "float32"), 0, 0
+    for block in audio.sounding_blocks(path, sample_rate):
         rest, skipped = np.concatenate([rest, block[skipped:]]), max(0, skipped - len(block))
         number = 1 + (len(rest) - window) // step
         if number > 0:
-            found = True
-            yield rest[: (number - 1) * step + window]
-            skipped, rest = max(0, number * step - len(rest)), rest[number * step :]
-    if not found:
-        yield rest
+            yield first, rest[: (number - 1) * step + window]
+            skipped, rest, first = max(0, number * step - len(rest)), rest[number * step :], first + number * step
+    if not first:
+        yield first, rest
 
 
 def _write(out, folder, ids, refused, meta, unread):
@@ -249,7 +179,7 @@ def _write(out, folder, ids, refused, meta, unread):
         for start in range(0, len(place), BLOCK):
             file, number = np.array(place[start : start + BLOCK]).T
             kept = ~np.isin(file, dropped)
-            yield file[kept], number[kept] * (meta["hop"] * HOP / SAMPLE_RATE), h[start : start + BLOCK][kept]
+            yield file[kept], number[kept] * (meta["hop"] * HOP / meta["sample_rate"]), h[start : start + BLOCK][kept]
 
     def blocks():
         for file, times, rows in _means(windows()) if meta["pool"] else windows():

@@ -14,7 +14,7 @@ from keras import ops
 
 from sepcl_keras.core.checks import BadInput, numbers
 from sepcl_keras.encoder.embedding import embed, in_float32, load_encoder
-from sepcl_keras.views.log_mel import HOP, PATCH_SAMPLES, SAMPLE_RATE
+from sepcl_keras.views.log_mel import HOP, PATCH_SAMPLES
 
 STEP = 50  # ms from one timestamp to the next: the most that HEAR suggests, and five frames exactly, so nothing drifts
 if keras.backend.backend() == "tensorflow":
@@ -31,7 +31,7 @@ class Model(Module):
     def __init__(self, encoder):
         super().__init__()
         self.encoder = encoder
-        self.sample_rate = SAMPLE_RATE
+        self.sample_rate = encoder.sample_rate
         self.scene_embedding_size = self.timestamp_embedding_size = int(encoder.embedding_dim)
 
 
@@ -67,7 +67,7 @@ def get_timestamp_embeddings(audio, model):
     audio, device = _received(audio, model)
     around = np.pad(audio, ((0, 0), (PATCH_SAMPLES // 2, PATCH_SAMPLES // 2)))
     with device:
-        h = embed(around, model.encoder, hop=STEP * SAMPLE_RATE // 1000 // HOP, window=PATCH_SAMPLES, show=False)
+        h = embed(around, model.encoder, hop=STEP * model.sample_rate // 1000 // HOP, window=PATCH_SAMPLES, show=False)
         timestamps = np.tile(STEP * np.arange(h.shape[1], dtype="float32"), (len(h), 1))
         return ops.convert_to_tensor(h), ops.convert_to_tensor(timestamps)
 

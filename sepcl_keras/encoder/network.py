@@ -7,7 +7,7 @@ from sepcl_keras.core.backend import fused_batch_norm
 from sepcl_keras.core.checks import BadInput, check_axes, check_number, one_of
 from sepcl_keras.core.dense import Dense
 from sepcl_keras.encoder import kernels
-from sepcl_keras.views.log_mel import MEL_BANDS, PATCH_FRAMES, PATCH_SAMPLES, RECIPES
+from sepcl_keras.views.log_mel import MEL_BANDS, PATCH_FRAMES, PATCH_SAMPLES, RECIPES, SAMPLE_RATE
 
 
 @keras.saving.register_keras_serializable(package="sepcl_keras")
@@ -88,19 +88,25 @@ class CNN14(keras.Model):
         width: filters of the first block; 64 is the paper's, the last block has 32 times as many.
         recipe: of the log-mel it takes, a name of `LogMel`'s; nothing is computed by it here, but `embed` and exports
             make their log-mel so. Files of before it was kept are of `"vggish"`.
-        window: samples, at 16 kHz, that make one embedding, 15,600 or more: what `embed` cuts sounds into and exports
-            take. Files of before it was kept are of 15,600; PANNs' checkpoints, trained on clips of 10 s, of 160,000.
+        window: samples that make one embedding, 15,600 or more: what `embed` cuts sounds into and exports take. Files
+            of before it was kept are of 15,600; PANNs' checkpoints, trained on clips of 10 s, of 160,000.
+        sample_rate: Hz, of the sounds, to which `embed_files` resamples: 16,000, the rate of both recipes, and in files
+            of before it was kept. It stands in the file so that one of another rate is refused, not misread.
 
     Source: Kong et al. 2020, `Cnn14_16k`; the slides for the bottleneck.
     """
 
-    def __init__(self, embedding_dim=128, width=64, recipe="vggish", window=PATCH_SAMPLES, **kwargs):
+    def __init__(
+        self, embedding_dim=128, width=64, recipe="vggish", window=PATCH_SAMPLES, sample_rate=SAMPLE_RATE, **kwargs
+    ):
         super().__init__(**kwargs)
         check_number("CNN14: embedding_dim", embedding_dim, least=1, whole=True)
         check_number("CNN14: width", width, least=1, whole=True)
         check_number("CNN14: window", window, least=PATCH_SAMPLES, whole=True)
         self.embedding_dim, self.width, self.recipe = embedding_dim, width, one_of("recipe", recipe, RECIPES)
-        self.window = int(window)
+        self.window, self.sample_rate = int(window), RECIPES[recipe]["rate"]
+        if sample_rate != self.sample_rate:
+            raise BadInput(f"CNN14: sample_rate={sample_rate}: expected {self.sample_rate}, of the log-mel {recipe!r}.")
         inner = dict(dtype=self.dtype_policy)
         self.bn0 = BatchNorm(name="bn0", **inner)  # one mean and variance a mel band
         pools = enumerate((2, 2, 2, 2, 2, 1))
@@ -133,5 +139,5 @@ class CNN14(keras.Model):
         return (input_shape[0], self.embedding_dim)
 
     def get_config(self):
-        own = {"embedding_dim": self.embedding_dim, "width": self.width, "recipe": self.recipe, "window": self.window}
-        return super().get_config() | own
+        names = "embedding_dim", "width", "recipe", "window", "sample_rate"
+        return super().get_config() | {name: getattr(self, name) for name in names}

@@ -1,18 +1,16 @@
 """PANNs → `CNN14`: the names in its state dicts, and reading its checkpoints."""
 
-import warnings
-
 import numpy as np
 
 from sepcl_keras.core.checks import BadInput, path_of
 from sepcl_keras.core.weights import assign
 from sepcl_keras.encoder.network import CNN14
-from sepcl_keras.views.log_mel import MEL_BANDS, SAMPLE_RATE, mel_matrix
+from sepcl_keras.views.log_mel import MEL_BANDS, RECIPES, mel_matrix
 
 FC1 = 2048  # PANNs' own d
 # Samples of a clip that PANNs are trained on, 10 s: `clip_samples` in their utils/config.py. Shorter ones are filled up
 # with zeros there (`pad_or_truncate` in utils/utilities.py), as by `embed`.
-WINDOW = 10 * SAMPLE_RATE
+WINDOW = 10 * RECIPES["panns"]["rate"]
 
 
 def _places(encoder, size):
@@ -74,26 +72,30 @@ def from_panns_checkpoint(path, embedding_dim=None):
 
     Its front-end and its classifier are left out. The encoder's recipe is `"panns"` and its window 10 s, what
     `Cnn14_16k` was trained on; `encoder.window = 15_600` tells times more finely, from less than it was trained on.
-    The 32 kHz `Cnn14`, and its variants with an embedding of 512, 128 or 32, are the same network with the same names
-    and as many frames a second, but their mel bands end at 14,000 Hz: they are read too, with a warning, because on our
-    log-mel their embeddings are not what their authors measured. Needs torch to read the file, not to run the encoder;
-    nothing in the file is executed.
+    The 32 kHz `Cnn14`, and its variants with an embedding of 512, 128 or 32, are the same network with the same names,
+    but of sounds at 32,000 Hz, with mel bands up to 14,000 Hz: they are refused, because on our log-mel their
+    embeddings would not be what their authors measured. (As the start of a training, `load_panns_weights` takes them.)
+    Needs torch to read the file, not to run the encoder; nothing in the file is executed.
 
     Args:
         path: the .pth file.
         embedding_dim: d. By default, and where it is the size of the file's `fc1`, the bottleneck is that (before its
             ReLU); else it is new.
 
-    Raises `BadInput` where torch is missing, for a file that is no such checkpoint, and for the first array that does
-    not fit. Source: https://github.com/qiuqiangkong/audioset_tagging_cnn and the files it points to.
+    Raises `BadInput` where torch is missing, for a file that is no such checkpoint or was trained on another log-mel,
+    and for the first array that does not fit. Source: https://github.com/qiuqiangkong/audioset_tagging_cnn and the
+    files it points to.
     """
     path = path_of("path", path)
     weights = _own(path, _read(path))
-    encoder = CNN14(_size(weights) if embedding_dim is None else embedding_dim, recipe="panns")
-    _assign(path, encoder, weights)
     mel, ours = weights.get("logmel_extractor.melW"), mel_matrix("panns")
     if mel is not None and (mel.shape != ours.shape or not np.allclose(mel, ours, atol=1e-5)):
-        warnings.warn(f"{path}: trained on another log-mel than LogMel('panns') makes.", stacklevel=2)
+        raise BadInput(
+            f"{path}: trained on a log-mel of {len(mel)} frequencies or of other bands, such as that of sounds at "
+            f"32,000 Hz; expected one of {RECIPES['panns']['rate']} Hz, as `Cnn14_16k` has."
+        )
+    encoder = CNN14(_size(weights) if embedding_dim is None else embedding_dim, recipe="panns")
+    _assign(path, encoder, weights)
     return encoder
 
 

@@ -22,33 +22,46 @@ WAVEFORMS = "waveforms.npy"
 def pieces(path, samples, sample_rate, most=1):
     """The scenes (samples,) in a file: (first sample, waveform) of at most so many stretches, in their order.
 
-    A recording is cut into stretches of one length, of which those with most sound stay; one that is shorter is
-    repeated until it is long enough, so that each crop holds sound. Each is brought to one active level, -20 dB of full
-    scale. Memory does not grow with the file. Raises `BadInput` as `audio.read` does.
+    Of its stretches, as `stretches` has them, those with most sound. Memory does not grow with the file.
     """
-    found, waiting, first, heard = [], np.zeros(0, np.float32), 0, 0
+    found = []
+    for piece in stretches(path, samples, sample_rate):
+        found = sorted([*found, piece], key=lambda piece: -float(np.square(piece[1], dtype=np.float64).sum()))[:most]
+    return [(first, levelled(waveform, sample_rate)) for first, waveform in sorted(found)]
+
+
+def stretches(path, samples, sample_rate):
+    """(first sample, waveform) of all stretches of `samples` of a file that sound, one after the other.
+
+    The rest at the end, and a recording that is shorter than one, is repeated until it is long enough, so that each
+    crop holds sound; a rest of less than half is left out. Raises `BadInput` as `audio.read` does, of what lies within
+    the file when it gets there.
+    """
+    waiting, first, heard, sounding = np.zeros(0, np.float32), 0, 0, 0
     for block in audio.blocks(path, sample_rate):
         waiting, heard = np.concatenate([waiting, block]), heard + len(block)
         while len(waiting) >= samples:
-            found = _loudest([*found, (first, waiting[:samples])], most)
+            if np.abs(waiting[:samples]).max() >= audio.SILENCE:
+                sounding += 1
+                yield first, waiting[:samples]
             waiting, first = waiting[samples:], first + samples
     if heard < audio.SHORTEST * sample_rate:
         raise BadInput(
             f"{path}: expected at least {audio.SHORTEST} s of sound, but it lasts {heard / sample_rate:.3f} s."
         )
-    if not found or len(waiting) >= samples // 2:
-        found = _loudest([*found, (first, np.resize(waiting, samples))], most)
-    found = [(first, waveform) for first, waveform in sorted(found) if np.abs(waveform).max() >= audio.SILENCE]
-    if not found:
+    if (not first or len(waiting) >= samples // 2) and np.abs(waiting).max(initial=0.0) >= audio.SILENCE:
+        yield first, np.resize(waiting, samples)
+    elif not sounding:
         raise BadInput(f"{path}: expected sound, but the file is silent as one channel at {sample_rate} Hz.")
-    return [(first, _levelled(waveform, sample_rate)) for first, waveform in found]
 
 
-def _loudest(found, most):
-    return sorted(found, key=lambda piece: -float(np.square(piece[1], dtype=np.float64).sum()))[:most]
+def place(name, first_second):
+    """What a scene is called: its recording, and where in it, unless at its beginning."""
+    return f"{name}, from {first_second:.1f} s" if first_second else name
 
 
-def _levelled(waveform, sample_rate):
+def levelled(waveform, sample_rate):
+    """The waveform at one active level, -20 dB of full scale, unless its peak forbids it."""
     gain = EVENT_LEVEL / audio.active_level(waveform, sample_rate)
     return waveform * np.float32(min(gain, PEAK / np.abs(waveform).max()))
 
@@ -140,8 +153,8 @@ class RecordedScenes:
 
     def __getitem__(self, index):
         name, first, recording, labels = self._rows[index]
-        place = f"{name}, from {first:.1f} s" if first else name
-        return Scene(np.array(self.waveforms[index]), None, tuple(labels), (0.0,) * len(labels), place, (recording,))
+        named = place(name, first)
+        return Scene(np.array(self.waveforms[index]), None, tuple(labels), (0.0,) * len(labels), named, (recording,))
 
     def mixtures(self, show=True):
         """The waveforms of all scenes, float32 (scenes, samples)."""

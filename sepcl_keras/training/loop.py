@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from sepcl_keras.core.arrays import digest
-from sepcl_keras.core.backend import compile_with_xla, feed, number_of_devices
+from sepcl_keras.core.backend import compile_with_xla, feed, host, number_of_devices, of_all_hosts
 from sepcl_keras.core.checks import BadInput, check_number
 from sepcl_keras.core.draws import generator
 from sepcl_keras.training.checkpoint import Checkpoint
@@ -59,6 +59,9 @@ def fit(
         definition: dict that tells this training from others which might have left a checkpoint there.
         log: a folder for `log.csv` and TensorBoard (see `Log`), or None. show: whether to print a line for each epoch.
 
+    Several hosts (see `use_all_devices`) train as one: each gives a part of every batch. The first writes checkpoint
+    and log, into folders that all can see, so that all go on from the same step.
+
     Returns a dict of lists: `first_losses` and, for each epoch, `step`, `loss` and all else that `Record` knows.
     """
     epochs = -(-steps // STEPS_IN_EPOCH)
@@ -69,7 +72,7 @@ def fit(
     data, done = batches(in_epoch), 0
     if hasattr(data, "check"):
         data.check(model)
-    first = data[0]
+    first = of_all_hosts(data[0])
     clips, devices = len(keras.tree.flatten(first)[0]), number_of_devices()
     if clips % devices:
         raise BadInput(f"a batch of {clips} clips on {devices} devices: expected a multiple of {devices}.")
@@ -81,7 +84,7 @@ def fit(
     chance = model.chance(clips) if hasattr(model, "chance") else {}
     record = Record(clips, in_epoch, epochs, chance, show)
     callbacks = [record, *callbacks]
-    if log is not None:
+    if log is not None and host()[0] == 0:
         callbacks.append(Log(log, record))
     if folder is not None:
         ours = {"model": type(model).__name__, "steps": steps, "learning_rate": float(learning_rate)}
@@ -91,7 +94,8 @@ def fit(
         if done:
             print(f"resumed at step {done * in_epoch} of {epochs * in_epoch}", flush=True)
             data.epoch = getattr(data, "epoch", 0) + done
-        callbacks.append(checkpoint)
+        if host()[0] == 0:
+            callbacks.append(checkpoint)
     x, steps_per_epoch = feed(data)
     rounds = dict(initial_epoch=done, epochs=epochs, steps_per_epoch=steps_per_epoch)
     model.fit(x, verbose=0, shuffle=False, callbacks=callbacks, **rounds)

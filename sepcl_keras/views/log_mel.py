@@ -15,8 +15,8 @@ MEL_BANDS = 64
 LOG_OFFSET = 0.01  # of the recipe "vggish", under the logarithm
 # VGGish: the front-end of the paper's group. PANNs: what CNN14's published weights expect.
 RECIPES = {
-    "vggish": dict(window=400, hop=160, fft=512, low=125.0, high=7500.0, scale="htk"),
-    "panns": dict(window=512, hop=160, fft=512, low=50.0, high=8000.0, scale="slaney"),
+    "vggish": dict(rate=SAMPLE_RATE, window=400, hop=160, fft=512, low=125.0, high=7500.0, scale="htk"),
+    "panns": dict(rate=SAMPLE_RATE, window=512, hop=160, fft=512, low=50.0, high=8000.0, scale="slaney"),
 }
 HOP = RECIPES["vggish"]["hop"]  # samples from one frame to the next: 10 ms
 PATCH_SAMPLES = RECIPES["vggish"]["window"] + (PATCH_FRAMES - 1) * HOP  # 15,600, of which a patch is made

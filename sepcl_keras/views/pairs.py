@@ -89,13 +89,20 @@ class ViewPairs(keras.utils.PyDataset):
         return (patches,)
 
     def _replace(self, step, clips, columns, starts, patches, rows):
-        """Clips that come next in the order of this turn take the places of damaged ones: those of these rows."""
+        """Clips that come next in the order of this turn take the places of damaged ones: those of these rows.
+
+        They keep what was drawn, but for channels that are quiet in them, where these are rejected.
+        """
         turn, position = divmod(step, len(self.views) // self.batch_size)
         others = np.roll(self._clips_of(turn), -(position + 1) * self.batch_size)[: len(self.views) - self.batch_size]
-        others = iter(others[:, None])
+        others, again = iter(others[:, None]), self._generator("in place of damaged ones", step)
         for row in rows:
             for other in others:
-                read = [self.views.patches(other, *which) for which in zip(columns[:, [row]], starts[:, [row]])]
+                drawn, level = columns[:, [row]], self._levels(other)
+                if level is not None:
+                    channels = [view for view in range(len(drawn)) if view % 2 in PAIRINGS[self.pairing]]
+                    drawn[channels] = [self._not_quiet(drawn[view], level, again) for view in channels]
+                read = [self.views.patches(other, *which) for which in zip(drawn, starts[:, [row]])]
                 if all(whole.all() for _, whole in read):
                     break
             else:
@@ -118,9 +125,8 @@ class ViewPairs(keras.utils.PyDataset):
         steps_per_pass = number // self.batch_size
         turn, position = divmod(step, steps_per_pass)
         clips = self._clips_of(turn)[position * self.batch_size : (position + 1) * self.batch_size]
-        uses = "draws", "in place of quiet ones"
-        rng, again = (generator(self.seed, "views", use, *self.apart, step) for use in uses)
-        level = self.views.levels(clips) if self.reject_quiet and self.odds else None
+        rng, again = (self._generator(use, step) for use in ("draws", "in place of quiet ones"))
+        level = self._levels(clips)
         columns, starts = [], []
         for _ in range(2 if self.coincidence_crops else 1):
             columns.append(np.zeros((2, self.batch_size), int))
@@ -129,22 +135,34 @@ class ViewPairs(keras.utils.PyDataset):
             starts.append(rng.integers(0, frames - PATCH_FRAMES + 1, (2, self.batch_size)))
         return clips, np.concatenate(columns), np.concatenate(starts)
 
+    def _generator(self, use, number):
+        return generator(self.seed, "views", use, *self.apart, number)
+
+    def _levels(self, clips):
+        """The levels (N, views) of these clips where quiet channels are rejected, else None."""
+        return self.views.levels(clips) if self.reject_quiet and self.odds else None
+
     def _clips_of(self, turn):
         """All clips in the order of this turn; kept, because each step of the turn needs it."""
         known, order = self._order
         if known != turn:
             order = np.arange(len(self.views), dtype="int32")
-            generator(self.seed, "views", "order", *self.apart, turn).shuffle(order)
+            self._generator("order", turn).shuffle(order)
             self._order = turn, order  # in one go: threads share it
         return order
 
     def _channels(self, level, rng, again):
         """A channel's column for each clip; with their levels (N, views), `again` draws in place of quiet ones."""
-        candidates, sources = self.channel_columns, self.views.num_sources
-        odds = np.repeat(list(self.odds.values()), sources) / sources
-        drawn = rng.choice(candidates, self.batch_size, p=None if np.all(odds == odds[0]) else odds)
-        if level is None:
-            return drawn
+        odds = self._odds_of_columns()
+        drawn = rng.choice(self.channel_columns, self.batch_size, p=None if np.all(odds == odds[0]) else odds)
+        return drawn if level is None else self._not_quiet(drawn, level, again)
+
+    def _odds_of_columns(self):
+        return np.repeat(list(self.odds.values()), self.views.num_sources) / self.views.num_sources
+
+    def _not_quiet(self, drawn, level, again):
+        """The drawn columns (N,), and others, which `again` draws, in place of those that are quiet by their level."""
+        candidates, sources, odds = self.channel_columns, self.views.num_sources, self._odds_of_columns()
         quiet = np.take_along_axis(level, drawn[:, None], axis=1)[:, 0] < QUIET
         level = level[:, candidates]
         loud = level >= QUIET  # (N, candidates)

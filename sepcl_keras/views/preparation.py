@@ -6,7 +6,8 @@ import itertools
 import json
 import os
 import secrets
-from concurrent.futures import ThreadPoolExecutor
+import tempfile
+from contextlib import closing
 from importlib.metadata import version
 
 import keras
@@ -15,17 +16,17 @@ import numpy as np
 from sepcl_keras.core.checks import BadInput, check_number, one_of, path_of
 from sepcl_keras.core.draws import generator
 from sepcl_keras.core.files import atomic, fingerprint, progress, read_json, write_json, writing
+from sepcl_keras.scenes.ahead import Ahead
 from sepcl_keras.scenes.layouts import open_recordings
-from sepcl_keras.scenes.recorded import pieces
+from sepcl_keras.scenes.recorded import levelled, place, stretches
 from sepcl_keras.scenes.splits import SPLITS
 from sepcl_keras.separation.separate import BATCH, load_separator
 from sepcl_keras.views.log_mel import MEL_BANDS, RECIPES, LogMel
 from sepcl_keras.views.shards import read_about, save_shard
 from sepcl_keras.views.stored import Snapshot, view_maker
 
-FORMAT = "sepcl_keras shard 1"
+FORMAT = "sepcl_keras shard 2"  # 1 had one scene of each file
 SNAPSHOTS = ("N", "F", "S1", "S2")  # come first, in this order
-READERS = 4  # files that are decoded at a time, while the clips before are separated
 
 
 def listed(data, split="train"):
@@ -52,18 +53,18 @@ class ShardWriter:
     Args:
         processors: dict from name to `Processor`, all with the same number of sources; without any, only the mixtures'
             views are kept.
-        seconds: of a clip, which is made of its file as a recorded scene is (see `pieces`). sample_rate: in Hz.
-        batch_size: clips that are separated at once. log_mel: a name of `LogMel`'s recipes.
+        seconds: of a scene. A clip's file gives as many as it holds, made as recorded scenes are (see `stretches`).
+        batch_size: clips that are separated at once. log_mel: a name of `LogMel`'s recipes; the sample rate is its.
 
     Attributes:
         recipe: dict of all that the numbers in a shard depend on, beside the sounds and the versions of what computes.
     """
 
-    def __init__(self, processors, seconds=10.0, sample_rate=16_000, batch_size=BATCH, log_mel="vggish"):
+    def __init__(self, processors, seconds=10.0, batch_size=BATCH, log_mel="vggish"):
         check_number("seconds", seconds, above=0)
-        check_number("sample_rate", sample_rate, least=1, whole=True)
         check_number("batch_size", batch_size, least=1, whole=True)
         one_of("log_mel", log_mel, RECIPES)
+        sample_rate = RECIPES[log_mel]["rate"]
         self.processors, self.batch_size, samples = processors, batch_size, round(seconds * sample_rate)
         # A first clip, of noise, tells how many channels there are, and refuses what makes no channels before the work.
         noise = 0.1 * generator(0, "first clip").standard_normal((1, samples), dtype="float32")
@@ -91,7 +92,9 @@ class ShardWriter:
     def __call__(self, clips, path):
         """Writes the shard of `clips` at `path` unless it is there, whole; returns what it says of itself, a dict.
 
-        A file that is no sound is left out, and its row in "rejected" says why. Raises `BadInput` where another shard
+        Its "clips" are scenes: all that the files hold, one after the other, called by the file's id and, but for one
+        at its beginning, where it begins. A file that is no sound is left out, and its row in "rejected" says why.
+        Memory does not grow with the files' length; the shard does. Raises `BadInput` where another shard
         lies there, by its recipe or its clips.
         """
         mark, about = fingerprint([self.recipe, [clip.id for clip in clips]]), {}
@@ -101,41 +104,62 @@ class ShardWriter:
             if about.get("mark") != mark:
                 raise BadInput(f"{path}: a shard of other clips or of another recipe; expected a folder without it.")
             return about
-        log_mel = np.empty((len(clips), self.views, self.recipe["frames"], MEL_BANDS), "float16")
-        level, ids, rejected = np.empty(log_mel.shape[:2], "float32"), [], []
-        with ThreadPoolExecutor(READERS, "decoding") as readers:
-            sounds = zip(clips, readers.map(self._read, clips), strict=True)
-            for some in iter(lambda: [*itertools.islice(sounds, self.batch_size)], []):
-                rejected += [[clip.id, reason] for clip, (_, reason) in some if reason]
-                some = [(clip.id, waveform) for clip, (waveform, reason) in some if not reason]
-                if not some:
-                    continue
-                batch = np.stack([waveform for _, waveform in some])
-                # The mixture's view has no channel, and there may be no processors.
-                channels = np.concatenate(
-                    [batch[:, None][:, :0], *(self._channels(n, batch) for n in self.processors)], 1
-                )
-                finite = np.isfinite(channels).all(axis=(1, 2))
-                reason = "a processor gives NaN or infinity for it; expected finite channels."
-                rejected += [[id, reason] for (id, _), fine in zip(some, finite, strict=True) if not fine]
-                if finite.any():
-                    rows = slice(len(ids), len(ids) + np.count_nonzero(finite))
-                    log_mel[rows], level[rows] = self._made(batch[finite], channels[finite])
-                    ids += [id for (id, _), fine in zip(some, finite, strict=True) if fine]
-        about = {
-            "mark": mark, "recipe": self.recipe, "clips": len(ids), "rejected": sorted(rejected),
-            "versions": versions(),
-        }  # fmt: skip
-        save_shard(path, log_mel[: len(ids)], level[: len(ids)], ids, about)
+        shape, level, ids, rejected = (self.views, self.recipe["frames"], MEL_BANDS), [], [], []
+        with writing(path), closing(self._scenes(clips, rejected)) as scenes:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=path.parent) as file:  # recordings of hours have more than memory holds
+                while some := [*itertools.islice(scenes, self.batch_size)]:
+                    batch = np.stack([waveform for _, waveform in some])
+                    # The mixture's view has no channel, and there may be no processors.
+                    channels = np.concatenate(
+                        [batch[:, None][:, :0], *(self._channels(n, batch) for n in self.processors)], 1
+                    )
+                    finite = np.isfinite(channels).all(axis=(1, 2))
+                    reason = "a processor gives NaN or infinity for it; expected finite channels."
+                    rejected += [[id, reason] for (id, _), fine in zip(some, finite, strict=True) if not fine]
+                    if finite.any():
+                        log_mel, levels = self._made(batch[finite], channels[finite])
+                        file.write(log_mel.tobytes())
+                        level.append(levels)
+                        ids += [id for (id, _), fine in zip(some, finite, strict=True) if fine]
+                file.flush()
+                shape = len(ids), *shape
+                log_mel = np.memmap(file, "float16", "r", shape=shape) if ids else np.empty(shape, "float16")
+                level = np.concatenate([np.empty((0, self.views), "float32"), *level])
+                about = {
+                    "mark": mark, "recipe": self.recipe, "clips": len(ids), "rejected": sorted(rejected),
+                    "versions": versions(),
+                }  # fmt: skip
+                save_shard(path, log_mel, level, ids, about)
         return about
 
-    def _read(self, clip):
-        """The clip's sound (samples,) at its length, and None; or None and why there is none."""
-        try:
-            ((_, waveform),) = pieces(clip.path, self.recipe["samples"], self.recipe["sample_rate"])
-        except BadInput as error:
-            return None, str(error).replace(str(clip.path), clip.id)  # wherever the data lie
-        return waveform, None
+    def _scenes(self, clips, rejected):
+        """(id, waveform) of all scenes of the clips, in their order; of a clip without any, [id, why] is rejected."""
+        samples, sample_rate = self.recipe["samples"], self.recipe["sample_rate"]
+
+        def of_file(path):
+            """Its scenes; the first of several comes when all of the file was read, so that none is of a broken one."""
+            all_of_it = stretches(path, samples, sample_rate)
+            found = [*itertools.islice(all_of_it, 2)]
+            if len(found) > 1:
+                for _ in all_of_it:
+                    pass
+                found = stretches(path, samples, sample_rate)
+            for first, waveform in found:
+                yield first, levelled(waveform, sample_rate)
+
+        ahead, begun = Ahead([clip.path for clip in clips], of_file, 2 * self.batch_size * samples), set()
+        with closing(ahead.sounds()) as sounds:
+            for index, sound in sounds:
+                clip = clips[index]
+                if isinstance(sound, tuple):
+                    begun.add(index)
+                    yield place(clip.id, sound[0] / sample_rate), sound[1]
+                elif sound is not None:
+                    why = str(sound).replace(str(clip.path), clip.id)  # wherever the data lie
+                    if index in begun:
+                        raise BadInput(f"{why} It was whole a moment ago; preparing again makes the shard.")
+                    rejected.append([clip.id, why])
 
 
 def write_shard(clips, processors, path, **options):
@@ -155,12 +179,13 @@ def versions():
 class Preparation:
     """The shards of all clips, in one folder; each is written by whichever machine gets to it, whole or not at all.
 
-    Which clips a shard holds depends on the list of clips and on `clips_per_shard` alone. So a preparation that was
-    killed goes on with the shards that are missing, two machines on the same shard write the same bytes, and one of
+    Which files a shard is made of depends on the list of clips and on `clips_per_shard` alone. So a preparation that
+    was killed goes on with the shards that are missing, two machines on the same shard write the same bytes, and one of
     other clips or another recipe is refused in a folder that has one already.
 
     Args:
         clips: objects with an `id` and a `path`, no two with one id. writer: a `ShardWriter`. out: the folder.
+        clips_per_shard: files of a shard, whatever their length: of recordings of hours rather few.
         refused: dict, id → why, of what was listed and cannot be read at all; it comes first in `rejected.csv`.
     """
 
@@ -183,7 +208,7 @@ class Preparation:
         return self.out / f"shard-{shard:06d}-of-{self.shards:06d}.npz"
 
     def write(self, shard):
-        """Writes this shard, unless it is there whole; returns how many clips it holds and leaves out."""
+        """Writes this shard, unless it is there whole; returns how many scenes it holds and how much it leaves out."""
         first = shard * self.clips_per_shard
         about = self.writer(self.clips[first : first + self.clips_per_shard], self.path(shard))
         return about["clips"], len(about["rejected"])

@@ -69,7 +69,9 @@ class Views:
     counted through all shards.
 
     Args:
-        folder: path. host: (index, count), where several machines train together and each reads shards of its own.
+        folder: path.
+        host: (index, count), where several machines train together and each reads shards of its own: with
+            `jax.distributed`, `backend.host()`, which is `jax.process_index(), jax.process_count()`.
 
     Attributes:
         shape: (clips, 1 + processors × sources, frames, mels); view 0 is the mixture.

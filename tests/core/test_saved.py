@@ -14,6 +14,7 @@ from conftest import ROOT
 import sepcl_keras  # noqa: F401  whose classes Keras then knows
 from sepcl_keras.core.checks import BadInput
 from sepcl_keras.encoder.embedding import load_encoder
+from sepcl_keras.encoder.network import CNN14
 from sepcl_keras.separation.separate import load_separator
 
 SAVED = ROOT / "tests" / "saved"
@@ -114,3 +115,24 @@ def test_an_encoder_of_before_recipes_were_kept_takes_what_it_was_trained_on():
     with zipfile.ZipFile(SAVED / "encoder.keras") as archive:
         assert "recipe" not in json.loads(archive.read("config.json"))["config"]
     assert load_encoder(SAVED / "encoder.keras").recipe == "vggish"
+
+
+def test_an_encoder_of_another_sample_rate_is_refused_and_ours_is_in_the_file(tmp_path):
+    encoder = CNN14(8, width=1)
+    encoder.build((None, 96, 64))
+    encoder.save(tmp_path / "ours.keras")
+    with zipfile.ZipFile(tmp_path / "ours.keras") as ours, zipfile.ZipFile(tmp_path / "other.keras", "w") as other:
+        for name in ours.namelist():
+            content = ours.read(name)
+            if name == "config.json":
+                config = json.loads(content)
+                assert config["config"]["sample_rate"] == 16_000
+                config["config"]["sample_rate"] = 32_000
+                content = json.dumps(config)
+            other.writestr(name, content)
+    assert load_encoder(tmp_path / "ours.keras").sample_rate == 16_000
+    with pytest.raises(BadInput, match="sample_rate=32000: expected 16000, of the log-mel 'vggish'"):
+        CNN14(8, width=1, sample_rate=32_000)
+    with pytest.raises(BadInput, match="other.keras: .*sample_rate=32000: expected 16000") as caught:
+        load_encoder(tmp_path / "other.keras")
+    assert "\n" not in str(caught.value)

@@ -74,6 +74,10 @@ def test_an_export_takes_the_window_of_the_encoder(panns_encoder, tmp_path, inpu
     export_encoder(encoder, tmp_path / "encoder.onnx", inputs=inputs)
     expected = embed(waveforms, encoder, show=False)[:, 0]
     np.testing.assert_allclose(run_onnx(tmp_path / "encoder.onnx", inputs, batch), expected, atol=1e-4)
+    import onnx
+
+    said = {prop.key: prop.value for prop in onnx.load(str(tmp_path / "encoder.onnx")).metadata_props}
+    assert said == {"log_mel": "panns", "sample_rate": "16000"}
     assert np.abs(expected - embed(waveforms, panns_encoder, show=False)[:, 0]).max() > 1e-3  # of 15,600 samples alone
     if BACKEND == "tensorflow":
         import tensorflow as tf

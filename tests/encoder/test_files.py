@@ -1,5 +1,6 @@
 """Folders of sounds to one table: the numbers of `embed`, whatever is refused, stopped, long or many."""
 
+import functools
 import json
 import os
 import runpy
@@ -19,9 +20,11 @@ from sepcl_keras.core.checks import BadInput
 from sepcl_keras.core.folders import Sparing
 from sepcl_keras.encoder import embedding, files
 from sepcl_keras.encoder.embedding import embed
-from sepcl_keras.encoder.files import Ahead, embed_files, stretches
+from sepcl_keras.encoder.files import embed_files, stretches
 from sepcl_keras.encoder.network import CNN14
 from sepcl_keras.encoder.table import load_table
+from sepcl_keras.scenes import ahead as ahead_module
+from sepcl_keras.scenes.ahead import Ahead
 from sepcl_keras.scenes.audio import read
 
 SOUNDS = {"b/2.ogg": 5.3, "b/1.WAV": 0.4, "a.flac": 2.02, "c/d/e.wav": 3.0, "z.mp3": 1.5}  # seconds
@@ -66,6 +69,19 @@ def same(one, other):
 def told(table):
     """What a table says, without the reasons that libsndfile gives: for one file now this, now that."""
     return table.meta | {"refused": {name: why.partition(" (")[0] for name, why in table.meta["refused"].items()}}
+
+
+def test_files_are_resampled_to_the_rate_of_the_encoder(small_encoder, tmp_path, monkeypatch):
+    """Were it 8,000 Hz, of which there is none yet, a file at that rate would be taken sample by sample."""
+    sound = 0.2 * np.random.default_rng(0).uniform(-1, 1, 40_000).astype("float32")
+    soundfile.write(tmp_path / "a.wav", sound, 8_000, subtype="FLOAT")
+    table = load_table(embed_files([tmp_path / "a.wav"], small_encoder, tmp_path / "ours.npz", show=False))
+    assert table.meta["sample_rate"] == 16_000 and len(table.h) == 5
+    monkeypatch.setattr(small_encoder, "sample_rate", 8_000)
+    table = load_table(embed_files([tmp_path / "a.wav"], small_encoder, tmp_path / "other.npz", show=False))
+    assert table.meta["sample_rate"] == 8_000
+    close(table.h, embed(sound[None], small_encoder, show=False)[0])
+    np.testing.assert_allclose(table.times, 15_360 / 8_000 * np.arange(2))
 
 
 @pytest.mark.parametrize("recipe, hop", [("vggish", None), ("vggish", 7), ("vggish", 250), ("panns", None)])
@@ -229,16 +245,17 @@ def test_what_is_decoded_ahead_is_bounded_and_in_order(tmp_path):
     paths = [tmp_path / f"{index:03}.wav" for index in range(150)]
     for index, path in enumerate(paths):
         write_sound(path, 60 if index in (0, 70) else 0.3, rate=16_000, seed=index)
-    ahead, limit, most = Ahead(paths, 15_600, 15_360, 100_000), 100_000, 0
+    of_file, limit, most = functools.partial(stretches, window=15_600, step=15_360, sample_rate=16_000), 100_000, 0
+    ahead = Ahead(paths, of_file, limit)
     order, found = [], {}
     for index, sound in ahead.sounds():
         most = max(most, ahead.held)
         if sound is None:
             order.append(index)
         else:
-            found[index] = found.get(index, 0) + 1 + (len(sound) - 15_600) // 15_360
+            found[index] = found.get(index, 0) + 1 + (len(sound[1]) - 15_600) // 15_360
     assert order == list(range(150)) and found[0] == found[70] == 62
-    assert 0 < most <= limit + files.THREADS * (15_600 + 16_000)
+    assert 0 < most <= limit + ahead_module.THREADS * (15_600 + 16_000)
 
 
 def test_a_run_that_fails_leaves_no_thread_waiting(folder, small_encoder, tmp_path):
@@ -255,7 +272,7 @@ def test_a_run_that_fails_leaves_no_thread_waiting(folder, small_encoder, tmp_pa
 def test_stretches_have_each_window_once(tmp_path, hop):
     write_sound(tmp_path / "a.wav", 12.3, rate=16_000)
     step, whole = 160 * hop, read(tmp_path / "a.wav")
-    windows = [w for s in stretches(tmp_path / "a.wav", 15_600, step) for w in embedding.cut(s, 15_600, hop)]
+    windows = [w for _, s in stretches(tmp_path / "a.wav", 15_600, step, 16_000) for w in embedding.cut(s, 15_600, hop)]
     expected = embedding.cut(whole, 15_600, hop)
     np.testing.assert_array_equal(np.stack(windows), expected)
 

@@ -178,8 +178,6 @@ def test_a_checkpoint_tells_its_size_and_recipe_also_from_within_a_wrapper(check
     np.testing.assert_array_equal(encoder.bottleneck.get_weights()[0], kernel)
     np.testing.assert_array_equal(from_panns_checkpoint(path, 128).bottleneck.get_weights()[0], kernel)
     assert from_panns_checkpoint(path, 16).bottleneck.kernel.shape == (64, 16)
-    with pytest.warns(UserWarning, match="trained on another log-mel than LogMel"):
-        from_panns_checkpoint(checkpoint("32k.pth", np.zeros((513, 64), "float32"), prefix="module."), 4)
 
 
 @pytest.fixture
@@ -214,7 +212,8 @@ def test_the_window_is_kept_in_the_encoders_file(pretrained, tmp_path):
     assert (loaded.recipe, loaded.window) == ("panns", 160_000) and in_float32(loaded).window == 160_000
     half = CNN14(8, width=2, recipe="panns", window=160_000, dtype="mixed_bfloat16")
     assert in_float32(half).window == 160_000
-    assert load_encoder(ROOT / "tests" / "saved" / "encoder.keras").window == 15_600  # of before windows were kept
+    old = load_encoder(ROOT / "tests" / "saved" / "encoder.keras")  # of before windows and rates were kept
+    assert (old.window, old.sample_rate) == (15_600, 16_000)
     with pytest.raises(BadInput, match="CNN14: window=100: expected a whole number of at least 15600"):
         CNN14(8, width=2, window=100)
 
@@ -238,10 +237,18 @@ def test_reads_what_numpy_1_wrote(checkpoint, tmp_path):
     assert from_panns_checkpoint(tmp_path / "old.pth", embedding_dim=4).embedding_dim == 4
 
 
-def test_says_when_the_log_mel_was_another(checkpoint):
-    mel = np.zeros((513, 64), "float32")  # of the model for 32 kHz
-    with pytest.warns(UserWarning, match="Cnn14.pth: trained on another log-mel than LogMel"):
-        from_panns_checkpoint(checkpoint("Cnn14.pth", mel), embedding_dim=4)
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_a_checkpoint_of_another_log_mel_is_refused(checkpoint, prefix):
+    """That of the model for 32 kHz has 513 frequencies; that for 8 kHz as many as ours, and other bands."""
+    ours = mel_matrix("panns")
+    for mel in (np.zeros((513, 64), "float32"), np.roll(ours, 3, axis=0)):
+        with pytest.raises(
+            BadInput, match=rf"Cnn14.pth: trained on a log-mel of {len(mel)} .*expected one of 16000 Hz"
+        ):
+            from_panns_checkpoint(checkpoint("Cnn14.pth", mel, prefix=prefix), 4)
+    assert (
+        from_panns_checkpoint(checkpoint("Cnn14.pth", ours + np.float32(1e-7), prefix=prefix), 4).sample_rate == 16_000
+    )
 
 
 class MakesFolder:

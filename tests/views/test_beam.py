@@ -24,7 +24,7 @@ from sepcl_keras.views import beam
 if __name__ == "__main__":
     data, out, separator, mode = sys.argv[1:]
     options = PipelineOptions(direct_num_workers=3, direct_running_mode=mode)
-    manifest = beam.prepare(data, out, separator, SECONDS, 3, runner=FnApiRunner(), options=options)
+    manifest = beam.prepare(data, out, separator, SECONDS, 3, "all", FnApiRunner(), options)
     print("clips", manifest["clips"])
 """
 

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from sepcl_keras.core.arrays import digest
+from sepcl_keras.core.arrays import StoredArray, digest
 from sepcl_keras.core.checks import BadInput
 from sepcl_keras.core.files import read_json
 from sepcl_keras.encoder.network import CNN14
@@ -26,7 +26,7 @@ from sepcl_keras.views import stored
 from sepcl_keras.views.log_mel import LogMel
 from sepcl_keras.views.pairs import ViewPairs
 from sepcl_keras.views.preparation import Preparation, ShardWriter, write_shard
-from sepcl_keras.views.shards import Shard
+from sepcl_keras.views.shards import Shard, read_about, save_shard
 from sepcl_keras.views.stored import Snapshot, Views, write_views
 
 SAMPLES, SECONDS = 20_000, 1.25
@@ -131,16 +131,16 @@ def test_clips_are_cut_or_repeated_and_what_is_no_sound_is_a_row_with_its_reason
     made += [Clip("text", tmp_path / "text.wav"), Clip("none", tmp_path / "none.wav"), clips[0]]
     about = write_shard(made, {"low": Bands(1000)}, tmp_path / "a.npz", seconds=SECONDS, batch_size=2)
     reasons = dict(about["rejected"])
-    assert set(reasons) == {"silent", "text", "none"} and about["clips"] == 3
+    assert set(reasons) == {"silent", "text", "none"} and about["clips"] == 4
     assert reasons["silent"] == "silent: expected sound, but the file is silent as one channel at 16000 Hz."
     assert reasons["none"] == "none: expected a sound file, but there is none."
     assert reasons["text"].startswith("text: expected a readable wav")
     with np.load(tmp_path / "a.npz") as shard:
-        assert shard["ids"].tolist() == ["long", "short", clips[0].id]
-        for row, clip in enumerate((made[0], made[1], clips[0])):
+        assert shard["ids"].tolist() == ["long", "long, from 1.2 s", "short", clips[0].id]
+        for row, clip in ((2, made[1]), (3, clips[0])):
             expected = np.asarray(LogMel()(waveforms([clip])))[0]
             np.testing.assert_allclose(shard["log_mel"][row, 0], expected, atol=4e-3)
-        assert shard["log_mel"][1, 0, 60:].min() > np.log(0.01) + 1, "a short clip is repeated, not filled with silence"
+        assert shard["log_mel"][2, 0, 60:].min() > np.log(0.01) + 1, "a short clip is repeated, not filled with silence"
     assert write_shard(made[2:5], {}, tmp_path / "b.npz", seconds=SECONDS)["clips"] == 0  # all of them: still a shard
 
 
@@ -243,8 +243,8 @@ def copied(prepared, folder):
 
 def spoil(path, clip, view, frame):
     """Changes one number of a shard's spectrograms on the disk."""
-    shard = Shard(path, np.load(path)["log_mel"].shape)
-    place = shard.log_mel.offset + 2 * int(np.ravel_multi_index((clip, view, frame, 9), shard.log_mel.shape))
+    log_mel = StoredArray(path, "float16", 4, "log_mel").array
+    place = log_mel.offset + 2 * int(np.ravel_multi_index((clip, view, frame, 9), log_mel.shape))
     with open(path, "r+b") as file:
         file.seek(place)
         byte = file.read(1)
@@ -274,6 +274,44 @@ def test_a_damaged_record_is_counted_and_training_goes_on_the_same_each_time(pre
     out = capsys.readouterr().out
     assert out.count("shard-000001-of-000003.npz: clip 7 of the views is damaged") == 1
     assert [digest(two._read(step)) for step in range(12)] == [digest(one._read(step)) for step in range(12)]
+
+
+@pytest.mark.parametrize("reject_quiet", [True, False])
+@pytest.mark.parametrize("pairing, crops", [("mix-chan", False), ("chan-chan", True)])
+def test_what_takes_a_damaged_records_place_is_no_quiet_channel_either(
+    prepared, tmp_path, reject_quiet, pairing, crops
+):
+    """The first channel is loud in the damaged clip alone, so it may be drawn there, and not of what comes instead."""
+    folder, damaged = copied(prepared, tmp_path / "views"), 7
+    first = 0
+    for path in sorted(folder.glob("shard-*.npz")):
+        with np.load(path) as shard:
+            level, ids = np.zeros_like(shard["level"]), shard["ids"]
+            level[:, 1] = np.where(np.arange(first, first + len(ids)) == damaged, 0.0, -60.0)
+            save_shard(path, shard["log_mel"], level, ids, read_about(path)[0])
+        first += len(ids)
+    spoil(folder / "shard-000001-of-000003.npz", 2, 1, 50)  # of clip 7 its loud channel
+    spoil(folder / "shard-000001-of-000003.npz", 2, 2, 50)  # and the other one
+    whole, options = Views(prepared), dict(batch_size=4, reject_quiet=reject_quiet, coincidence_crops=crops)
+    pairs, same = (ViewPairs(Views(folder), pairing, ("low",), seed=5, **options) for _ in range(2))
+    views = [view for view in range(4 if crops else 2) if pairing == "chan-chan" or view == 1]
+    found = []
+    for step in range(60):
+        clips, columns, starts = pairs.draw(step)
+        (batch,) = pairs._read(step)
+        assert digest(batch) == digest(same._read(step)[0])
+        for row in np.flatnonzero(clips == damaged):
+            others = np.array([clip for clip in range(12) if clip not in clips])
+            for view in views:
+                begin = np.full(len(others), starts[view, row])
+                each = [whole.patches(others, np.full(len(others), column), begin)[0] for column in (1, 2)]
+                ((column, _),) = np.argwhere((np.array(each) == batch[view][row]).all((2, 3)))
+                found.append((columns[view, row], column + 1))
+        for row in np.flatnonzero(clips != damaged):
+            assert not reject_quiet or (columns[views, row] == 2).all()
+    drawn = [column for column, _ in found]
+    assert drawn.count(1) > 3 and drawn.count(2) > 3  # of the damaged clip both are drawn
+    assert found == [(column, 2 if reject_quiet else column) for column in drawn]
 
 
 def mixture_at(views, clips, start):
