@@ -81,7 +81,7 @@ print(f"all views as waveforms, float32 {waveform_bytes / 1e6:9.1f} MB")
 print(f"one batch: 2 × {batch_size} patches      {2 * batch_size * patch_bytes / 1e6:9.1f} MB")
 
 # %% [markdown]
-# A batch takes a few hundredths of a second to read, and the log-mel of all views is a fifth of their waveforms.
+# A batch is a small part of the file, and as log-mel all views take a fifth of what their waveforms would take.
 #
 # View 0 is the mixture; then come the channels, processor by processor. `level` says how much energy a channel has,
 # in decibels relative to its mixture: 0 dB is as much, −10 dB a tenth, −20 dB a hundredth.
@@ -141,8 +141,8 @@ pairs = {p: ViewPairs(views, p, row.processors, number, seed=course.seed) for p 
 print("first views (pairs, frames, mels):", first.shape, "· second views:", second.shape, first.dtype)
 
 # %% [markdown]
-# Two pairs of each kind, as the encoder will get them (before masking): *a* is the first view of a pair, *b* the second.
-# The title gives the view and the second at which its patch begins.
+# Two pairs of each kind, as the encoder will get them (before masking), the loudest of the batch: *a* is the first view of a
+# pair, *b* the second. The title gives the view and the second at which its patch begins.
 #
 # **Question.** Could *you* tell which *b* belongs to which *a*?
 
@@ -150,17 +150,17 @@ print("first views (pairs, frames, mels):", first.shape, "· second views:", sec
 shown = {}
 for pairing, dataset in pairs.items():
     drawn, columns, starts = dataset.draw(0)  # (pairs,), (2, pairs), (2, pairs)
-    for pair in range(2):
+    loud = np.minimum(*(part.mean(axis=(1, 2)) for part in dataset[0][0]))  # in both views
+    for k, pair in enumerate(np.argsort(-loud)[:2]):
         for view in range(2):
             start = starts[view, pair]
-            title = f"{pairing} {pair + 1}{'ab'[view]}\n{name_of(columns[view, pair])} at {start / 100:.2f} s"
+            title = f"{pairing} {k + 1}{'ab'[view]}\n{name_of(columns[view, pair])} at {start / 100:.2f} s"
             shown[title] = views.log_mel[drawn[pair], columns[view, pair], start : start + PATCH_FRAMES]
 notebook.show_log_mel(shown, columns=4, alt="""Six pairs side by side: the two patches of a pair seldom show the same
 moment, but often the same kind of texture.""")
 
 # %% [markdown]
-# Often you can, by colour and texture; sometimes not at all, where one patch fell into a pause. The encoder has the same
-# trouble.
+# With these one mostly can, by texture. Other pairs of the batch are harder: a patch may have fallen into a pause.
 #
 # ## Hear a pair
 #
@@ -464,8 +464,8 @@ for axis, i, label in zip(axes, range(2), ("mean absolute log-mel difference", "
 axes[0].set_yticks(height, names)
 axes[0].invert_yaxis()
 axes[1].legend(handles=[*axes[1].containers, line], loc="center left", bbox_to_anchor=(1.02, 0.5))
-notebook.show("""Independent moments change every pair far more than the choice of the processor does: the lower bars of all
-lines nearly reach the dashed line.""")
+notebook.show("""The processor changes the upper bars a little from line to line; independent moments, the lower bars, change
+every line far more.""")
 
 # %% [markdown]
 # The greatest difference is not between processors but between *moments*. At the same moment, mix-mix is no task at all,

@@ -434,12 +434,12 @@ for axis, ((vertical, horizontal, label), picture) in zip(axes, pictures.items()
     axis.set(ylabel=vertical, xlabel=horizontal)
     figure.colorbar(image, ax=axis, shrink=0.85, label=label)
 notebook.show("""Left, only the diagonal of each view with itself stands out: partners are hardly more alike than strangers.
-Right, whole lines are bright or dark, and the diagonal is not.""")
+Right, whole rows and columns are bright or dark, and the diagonal is not.""")
 
 # %% [markdown]
-# Hardly: an untrained encoder finds partners little more alike than strangers. On the right, logits differ by *line*, not
-# along the diagonal. A whole line that is bright is one mixture to which the head says yes whatever the channel: it looks
-# at one side only, because it has not learned to compare.
+# Hardly: an untrained encoder finds partners little more alike than strangers. On the right, logits differ by
+# whole *rows* and *columns*, not along the diagonal. A bright row is one mixture to which the head says yes, whatever the
+# channel: it looks at each side by itself, and has not learned to compare them.
 #
 # ## Do both tasks reach the encoder?
 #

@@ -373,10 +373,10 @@ kinds = {name: "pretrained without labels" if name == "ours" else "control" for 
 for key, title in (("map", "mAP, shallow classifier"), ("linear_map", "mAP, linear probe")):
     ends = {name: row[f"{key}_interval"] for name, row in rows.items()}
     notebook.bars({name: row[key] for name, row in rows.items()}, title, chance, groups=kinds, intervals=ends,
-                  alt=f"{title}: ours stands between the best control without learning and the supervised encoder.")  # fmt: skip
+                  alt=f"{title}: every input lies right of chance, so only the distance from the best control counts.")  # fmt: skip
 
 # %% [markdown]
-# All inputs are far above chance, without any training of an encoder: so chance is no bar at all, and the controls are.
+# Even inputs for which no encoder was trained are far above chance: so chance is no bar at all, and the best control is.
 #
 # Compare the two charts. Where the shallow classifier is far above the linear probe, the classes are in the embedding, but
 # need a bent border. Where it is below, its hidden layer had too few clips to learn from. (They also average different
@@ -549,7 +549,7 @@ if gaps["supervised encoder", "untrained encoder"].verdict == "holds" and rows["
     print(f"(the supervised encoder trained for {course.profile.supervised_steps} steps, ours for "
           f"{course.profile.pretraining_steps}: with more, the former would be higher)")  # fmt: skip
 else:
-    print("the supervised encoder is not clearly above the untrained one here: this run is too small to judge by")
+    print("the supervised encoder is not clearly above the controls here: this run is too small to judge by")
 
 # %% [markdown]
 # What it does *not* say: how the numbers would move with another seed (notebook 10 looks), or with other recordings.
@@ -628,10 +628,10 @@ for name in ("ours", "untrained encoder"):
     print(f"{name:<18}", " · ".join(f"{title} {value:.3f}" for title, value in pooled_map.items()), f"· {more:+.3f}")
 
 # %% [markdown]
-# On made sounds the maximum is clearly better: an event of half a second is diluted by the mean, and the maximum keeps its
-# traces, whichever window it fell into. The step is as large as many that are published as progress. So how windows are
-# pooled has to be the same for all that is compared, and has to be told. The course takes the mean throughout, which says
-# nothing about its being best. (For retrieval the maximum need not help: try it in notebook 09.)
+# With made sounds at the profile tiny the maximum is clearly better for ours: a short event is diluted by the mean, and the
+# maximum keeps its traces, whichever window it fell into. The step is larger than most differences between rows in notebook
+# 10. So whatever is compared must be pooled in the same way, and a paper should say how. The course takes the mean
+# throughout, which does not mean that it is best. (For retrieval the maximum need not help: try it in notebook 09.)
 
 # %% [markdown]
 # **3.** Square all scores of the classifier (they lie between 0 and 1). Does mAP change? Then add to each *class* a
