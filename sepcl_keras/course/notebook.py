@@ -1,6 +1,8 @@
 """What a notebook puts on the screen: setup, players, figures. The only module that needs IPython and matplotlib."""
 
+import base64
 import html
+import io
 import logging
 
 import keras
@@ -46,6 +48,18 @@ def _one_sentence(shell, kind, value, traceback, tb_offset=None):
     return [str(value)]
 
 
+def show(alt, said=True):
+    """Shows the figure that was drawn last, and, if it is to be `said`, under it the sentence `alt`: what to see in it,
+    which is the picture's text for those who cannot."""
+    figure, buffer = plt.gcf(), io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight")
+    plt.close(figure)
+    picture = {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": alt}
+    display(picture, raw=True, metadata={"image/png": {"alt": alt}})
+    if said:
+        display(Markdown(f"*{alt}*"))
+
+
 def hard_to_follow(scene):
     """Small where a scene's two events are about equally loud and differ in their frequencies."""
     first, second = np.abs(np.fft.rfft(scene.sources))  # magnitudes of all frequencies
@@ -61,20 +75,22 @@ def players(waveforms, sample_rate=16_000):
     cells = []
     for title, waveform in waveforms.items():
         player = Audio(waveform * gain, rate=sample_rate, normalize=False)._repr_html_()
-        player = player.replace("<audio ", "<audio style='width:220px' ")
+        label = html.escape(title, quote=True)
+        player = player.replace("<audio ", f'<audio style="width:220px" aria-label="{label}" ')
         cells.append(f"<td style='text-align:center;padding:4px 10px'>{html.escape(title)}<br>{player}</td>")
     rows = ["<tr>" + "".join(cells[i : i + 4]) + "</tr>" for i in range(0, len(cells), 4)]
     display(HTML(f"<table>{''.join(rows)}</table>"))
 
 
-def listen(waveforms, sample_rate=16_000, columns=4):
+def listen(waveforms, sample_rate=16_000, columns=4, alt=None):
     """Sounds to be seen and heard: log-mel spectrograms on one colour scale, then `players`."""
     layer = LogMel()
-    show_log_mel({title: np.asarray(layer(np.float32(w)[None]))[0] for title, w in waveforms.items()}, columns)
+    log_mels = {title: np.asarray(layer(np.float32(w)[None]))[0] for title, w in waveforms.items()}
+    show_log_mel(log_mels, columns, alt)
     players(waveforms, sample_rate)
 
 
-def show_log_mel(spectrograms, columns=4):
+def show_log_mel(spectrograms, columns=4, alt=None):
     """Panels of log-mel spectrograms (frames, mels), a dict from title, on one colour scale; time in seconds."""
     columns = min(columns, len(spectrograms))
     rows = -(-len(spectrograms) // columns)
@@ -91,10 +107,10 @@ def show_log_mel(spectrograms, columns=4):
     for axis in axes[:, 0]:
         axis.set_ylabel("mel band")
     figure.colorbar(image, ax=axes, label="log mel", shrink=0.9)
-    plt.show()
+    show(alt or f"Log-mel spectrograms: {', '.join(spectrograms)}.", bool(alt))
 
 
-def curves(history, names, title=""):
+def curves(history, names, title="", alt=None):
     """Training curves over steps; where guessing has a value, it is drawn dashed."""
     figure, axes = plt.subplots(1, len(names), figsize=(4.2 * len(names), 2.8), squeeze=False)
     for axis, name, colour in zip(axes[0], names, COLOURS, strict=False):
@@ -105,10 +121,10 @@ def curves(history, names, title=""):
         axis.set(xlabel="step", ylabel=name)
         axis.legend()
     figure.suptitle(title)
-    plt.show()
+    show(alt or f"{', '.join(names)} over the steps of training.", bool(alt))
 
 
-def bars(values, xlabel="mAP", chance=None, groups=None, intervals=None):
+def bars(values, xlabel="mAP", chance=None, groups=None, intervals=None, alt=None):
     """Horizontal bars from a dict of names; `groups` (name → group) gives colours, `intervals` (name → ends) lines."""
     names = list(values)
     kinds = list(dict.fromkeys((groups or {}).values()))
@@ -130,10 +146,15 @@ def bars(values, xlabel="mAP", chance=None, groups=None, intervals=None):
     axis.invert_yaxis()
     axis.locator_params(axis="x", nbins=6)
     axis.set(xlim=(0, max(right.values()) * 1.15), xlabel=xlabel)
-    plt.show()
+    show(
+        alt or f"Bars of {xlabel}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()) + ".",
+        bool(alt),
+    )
 
 
-def forest(series, names, xlabel, line=None, groups=None, slides=None, slides_label="mAP on AudioSet (slides)"):
+def forest(
+    series, names, xlabel, line=None, groups=None, slides=None, slides_label="mAP on AudioSet (slides)", alt=None
+):  # fmt: skip
     """Means as points with their 95 % intervals as lines, a row for each of `names`.
 
     `series`: title → name → (mean, low, high), where there is one. `line`: a value to be drawn through all rows.
@@ -165,7 +186,7 @@ def forest(series, names, xlabel, line=None, groups=None, slides=None, slides_la
         if line == 0:
             axes[0, 1].axvline(0, color="0.4", linestyle="--")
     figure.legend(loc="outside upper center", ncols=len(series))
-    plt.show()
+    show(alt or f"{xlabel} with 95 % intervals: {', '.join(names)}.", bool(alt))
 
 
 def table(rows, columns):
