@@ -17,6 +17,7 @@ REPOSITORY = PROJECT["urls"]["repository"]
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/"
 )
+GLOSSARY = f"· [Glossary]({REPOSITORY}/blob/main/notebooks/glossary.md)"
 FETCH = """\
 import importlib.util
 import os
@@ -56,7 +57,7 @@ def generate(source, solutions=True):
     notebook = strip_output(notebook, keep_output=False, keep_count=False, keep_id=True)
     notebook.metadata = nbformat.from_dict(METADATA)
     path = REPOSITORY.removeprefix("https://").replace("github.com", "github")
-    notebook.cells[0].source += f"\n\n{BADGE}{path}/blob/main/notebooks/{source.stem}.ipynb)"
+    notebook.cells[0].source += f"\n\n{BADGE}{path}/blob/main/notebooks/{source.stem}.ipynb) {GLOSSARY}"
     fetch = FETCH.format(repository=REPOSITORY)
     notebook.cells.insert(1, nbformat.v4.new_code_cell(fetch))
     for index, cell in enumerate(notebook.cells):

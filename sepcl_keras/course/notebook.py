@@ -69,25 +69,33 @@ def hard_to_follow(scene):
 
 
 def players(waveforms, sample_rate=16_000):
-    """A row of players for a dict from title to waveform (samples,), all at one gain, so that quiet stays quiet."""
+    """Players, three a row, for a dict from title to waveform (samples,), at one gain, so that quiet stays quiet."""
     peak = max(np.abs(waveform).max() for waveform in waveforms.values())
     gain = 0.9 / peak if peak > 0 else 1.0
     cells = []
     for title, waveform in waveforms.items():
         player = Audio(waveform * gain, rate=sample_rate, normalize=False)._repr_html_()
         label = html.escape(title, quote=True)
-        player = player.replace("<audio ", f'<audio style="width:220px" aria-label="{label}" ')
+        player = player.replace("<audio ", f'<audio style="width:300px" aria-label="{label}" ')  # wide enough to seek
         cells.append(f"<td style='text-align:center;padding:4px 10px'>{html.escape(title)}<br>{player}</td>")
-    rows = ["<tr>" + "".join(cells[i : i + 4]) + "</tr>" for i in range(0, len(cells), 4)]
-    display(HTML(f"<table>{''.join(rows)}</table>"))
+    rows = ["<tr>" + "".join(cells[i : i + 3]) + "</tr>" for i in range(0, len(cells), 3)]
+    display(HTML(f"<table role='presentation'>{''.join(rows)}</table>"))
 
 
-def listen(waveforms, sample_rate=16_000, columns=4, alt=None):
+def listen(waveforms, sample_rate=16_000, columns=3, alt=None):
     """Sounds to be seen and heard: log-mel spectrograms on one colour scale, then `players`."""
     layer = LogMel()
     log_mels = {title: np.asarray(layer(np.float32(w)[None]))[0] for title, w in waveforms.items()}
     show_log_mel(log_mels, columns, alt)
     players(waveforms, sample_rate)
+
+
+def mel_axis(axis):
+    """Frequencies in Hz at the vertical axis of a picture of 64 mel bands, band k from k to k + 1."""
+    hertz = (250, 500, 1000, 2000, 4000)
+    low, high, *marks = 1127 * np.log1p(np.array([125, 7500, *hertz]) / 700)  # in mel; LogMel's bands lie evenly there
+    axis.set_yticks((np.array(marks) - low) / (high - low) * 65 - 0.5, hertz)
+    axis.set_ylabel("frequency in Hz")
 
 
 def show_log_mel(spectrograms, columns=4, alt=None):
@@ -105,8 +113,8 @@ def show_log_mel(spectrograms, columns=4, alt=None):
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("time in s")
     for axis in axes[:, 0]:
-        axis.set_ylabel("mel band")
-    figure.colorbar(image, ax=axes, label="log mel", shrink=0.9)
+        mel_axis(axis)
+    figure.colorbar(image, ax=axes, label="log-mel (+0.7: twice)", shrink=0.9)
     show(alt or f"Log-mel spectrograms: {', '.join(spectrograms)}.", bool(alt))
 
 
@@ -146,10 +154,8 @@ def bars(values, xlabel="mAP", chance=None, groups=None, intervals=None, alt=Non
     axis.invert_yaxis()
     axis.locator_params(axis="x", nbins=6)
     axis.set(xlim=(0, max(right.values()) * 1.15), xlabel=xlabel)
-    show(
-        alt or f"Bars of {xlabel}: " + ", ".join(f"{name} {value:.3f}" for name, value in values.items()) + ".",
-        bool(alt),
-    )
+    told = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+    show(alt or f"Bars of {xlabel}: {told}.", bool(alt))
 
 
 def forest(
