@@ -18,6 +18,7 @@ from sepcl_keras.core.files import read_json, write_json, writing
 from sepcl_keras.core.folders import PROGRESS, Sparing
 
 CHECKSUMS = "checksums.json"
+CHECKED = "checked.json"  # which files were found to have their checksums, by what would change with their bytes
 
 
 class GrowingArrays:
@@ -91,12 +92,16 @@ class GrowingArrays:
                 self._keep({"number": self.rows})
         self.close()
         with writing(self.folder):
-            if all(path.exists() for path in self.parts):  # else some got their names before a stop, and sums were kept
-                sums = {path.with_suffix(".npy").name: checksum(path) for path in self.parts}
+            named = [path.with_suffix(".npy") for path in self.parts]
+            whole = all(path.exists() for path in self.parts)  # else some got their names before a stop, with the sums
+            if whole:
+                sums = {name.name: checksum(path) for path, name in zip(self.parts, named, strict=True)}
                 write_json(self.folder / CHECKSUMS, sums)
-            for path in self.parts:
+            for path, name in zip(self.parts, named, strict=True):
                 if path.exists():
-                    os.replace(path, path.with_suffix(".npy"))
+                    os.replace(path, name)
+            if whole:
+                write_json(self.folder / CHECKED, {name.name: _identity(name) for name in named})
 
 
 def write_header(file, dtype, shape):
@@ -113,11 +118,36 @@ def checksum(path):
     return total
 
 
+def _identity(path):
+    """Size, times and number of a file: whatever is written to it, or put in its place, changes one of them."""
+    found = os.stat(path)
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+
+
+def _check(path):
+    """Refuses a file that is not what `checksums.json` beside it says, and notes in `checked.json` that it is.
+
+    Until something is done to the file, or it is copied, that note stands for reading all of it.
+    """
+    sums, notes = path.with_name(CHECKSUMS), path.with_name(CHECKED)
+    expected = read_json(sums, dict).get(path.name) if sums.exists() else None
+    known, seen = {}, _identity(path)
+    with contextlib.suppress(BadInput):  # none there, or broken
+        known = read_json(notes, dict)
+    if expected is None or known.get(path.name) == seen:
+        return
+    if checksum(path) != expected:
+        raise BadInput(f"{path}: changed since it was written, by its checksum; delete its folder to make it anew.")
+    with contextlib.suppress(BadInput):  # a folder that is not ours: the next one reads all of it again
+        write_json(notes, known | {path.name: seen})
+
+
 class StoredArray:
     """An array on disk of which single stretches are read, each with one call to the system.
 
-    Where `checksums.json` beside it knows its checksum, the file is checked once, here; without, it is taken as it is.
-    With the name of a `member`, it is that array of an uncompressed `.npz`, which is not checked here.
+    Where `checksums.json` beside it knows its checksum, the file is compared with it here, once as long as nobody
+    touches it: who wrote it, or checked it before, left a note. Without a checksum, it is taken as it is. With the name
+    of a `member`, it is that array of an uncompressed `.npz`, which is not checked here.
 
     A memory map would do, but slowly where the file is not in memory yet: the system then fetches 128 KB around each
     page of 4, one page after the other. Its pages would also count as the process's own memory.
@@ -132,10 +162,8 @@ class StoredArray:
             self.array = _mapped(path, member) if member else np.lib.format.open_memmap(path, mode="r")
         except Exception as error:  # a file can be broken in more ways than zip and NumPy have names for
             raise BadInput(f"{path}: expected a whole array ({reason_of(error)}).") from None
-        sums = Path(path).with_name(CHECKSUMS)
-        expected = read_json(sums, dict).get(Path(path).name) if sums.exists() and not member else None
-        if expected is not None and checksum(path) != expected:
-            raise BadInput(f"{path}: changed since it was written, by its checksum; delete its folder to make it anew.")
+        if not member:
+            _check(Path(path))
         if self.array.dtype != dtype or self.array.ndim != ndim or not self.array.flags.c_contiguous:
             found = f"{self.array.dtype} of shape {self.array.shape}"
             raise BadInput(f"{path}: {found}; expected {np.dtype(dtype)} with {ndim} axes.")

@@ -9,6 +9,43 @@ from sepcl_keras.core.checks import BadInput, path_of, reason_of
 from sepcl_keras.core.files import atomic
 
 
+class Network(keras.Model):
+    """A Keras model of one class of network, whose config says which of its layers are frozen, at any depth.
+
+    Keras keeps `trainable` of the network alone, tells it to the constructor, before there are layers, and forgets that
+    of layers within. A subclass calls `freeze` at the end of its `build`.
+    """
+
+    _frozen = ()  # names of layers, such as "conv_block1/bn1"
+
+    def get_config(self):
+        frozen = [name for name, layer in _within(self) if not layer.trainable] if self.trainable else []
+        return super().get_config() | ({"frozen": frozen} if frozen else {})
+
+    @classmethod
+    def from_config(cls, config):
+        network = super().from_config({key: value for key, value in config.items() if key != "frozen"})
+        network._frozen = tuple(config.get("frozen", ()))
+        return network
+
+    def freeze(self):
+        """Freezes all layers of a network that is frozen, else those that its config named."""
+        layers = dict(_within(self))
+        unknown = [name for name in self._frozen if name not in layers]
+        if unknown:
+            raise BadInput(f"{type(self).__name__}: frozen={unknown}; expected names of its layers.")
+        if self._frozen or not self.trainable:
+            for name, layer in layers.items():  # a layer's own word comes after that of the one it is in
+                layer.trainable = self.trainable and name not in self._frozen
+
+
+def _within(layer, before=""):
+    """Names and layers in a layer, each before those in it."""
+    for inner in layer._flatten_layers(include_self=False, recursive=False):
+        yield before + inner.name, inner
+        yield from _within(inner, f"{before}{inner.name}/")
+
+
 def save_model(model, path):
     """Saves a network as `path`, a `.keras` file, whole or not at all; a disk without room is BadInput."""
     with atomic(path) as temporary:

@@ -6,6 +6,7 @@ from keras import ops
 from sepcl_keras.core.backend import fused_batch_norm
 from sepcl_keras.core.checks import BadInput, check_axes, check_number, one_of
 from sepcl_keras.core.dense import Dense
+from sepcl_keras.core.saved import Network
 from sepcl_keras.encoder import kernels
 from sepcl_keras.views.log_mel import MEL_BANDS, PATCH_FRAMES, PATCH_SAMPLES, RECIPES, SAMPLE_RATE
 
@@ -77,7 +78,7 @@ class ConvBlock(keras.layers.Layer):
 
 
 @keras.saving.register_keras_serializable(package="sepcl_keras")
-class CNN14(keras.Model):
+class CNN14(Network):
     """Log-mel patches (clips, frames, 64) to embeddings h (clips, embedding_dim).
 
     PANNs' CNN14 with its 2,048-wide layer and classifier replaced by one linear bottleneck, as the slides have it:
@@ -120,9 +121,7 @@ class CNN14(keras.Model):
             block.build(shape)
             shape = (None, None, shape[2] // block.pool, block.filters)
         self.bottleneck.build((None, shape[-1]))
-        if not self.trainable:  # Keras says so to a constructor, before there are layers to tell
-            for layer in self.layers:
-                layer.trainable = False
+        self.freeze()
 
     def call(self, log_mel, training=None):
         check_axes("CNN14: log-mel patches", log_mel.shape, "clips", "frames", MEL_BANDS)

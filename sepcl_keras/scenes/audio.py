@@ -1,6 +1,7 @@
 """Files ↔ waveforms: reading any common format as mono at one rate, writing wav, and where a waveform has sound."""
 
 import functools
+import io
 import os
 
 import numpy as np
@@ -20,6 +21,7 @@ LOWEST_RATE = 1_000  # Hz; what is stored at a lower one is no sound
 ENCODED = 4 * 1152  # samples that an MP3's encoder may add, of its delay and padding
 STREAMED = 0x7FFFF000  # bytes; who writes into a pipe puts this or more for a number that is not known yet
 UNKNOWN = 2**62  # libsndfile gives so many samples or more where a file does not say how many it holds
+ENDLESS = 2**40  # bytes
 KEEPS = "expected a whole file (`ffmpeg -i FILE out.wav` keeps what is there)"
 
 
@@ -32,6 +34,28 @@ class _Straight(soundfile.SoundFile):
 
     def seekable(self):
         return False
+
+    def close(self):
+        super().close()
+        if isinstance(self.name, _Endless):
+            self.name.close()
+
+
+class _Endless(io.FileIO):
+    """A file that seems to have no end: libsndfile then reads an MP3 that does not say its length as far as it goes,
+    and not as far as the rate of its first frame lets it guess."""
+
+    _at_end = False
+
+    def seek(self, offset, whence=os.SEEK_SET):
+        self._at_end = whence == os.SEEK_END and not offset  # before its end lies a tag that has to be found
+        if whence == os.SEEK_END:
+            offset, whence = max(super().seek(0, os.SEEK_END) + offset, 0), os.SEEK_SET
+        super().seek(offset, whence)
+        return self.tell()
+
+    def tell(self):
+        return ENDLESS if self._at_end else super().tell()
 
 
 def read(path, sample_rate=16_000):
@@ -113,12 +137,12 @@ def read_in_graph(path):
     """
     import tensorflow as tf
 
-    with _opened(path) as file, headers.mapped(file.name) as data:
+    with _opened(path) as file, headers.mapped(name := getattr(file.name, "name", file.name)) as data:
         stored = headers.graph_type(data, file.format, file.subtype)
         if stored is None:
             channels = np.concatenate(list(_seconds(path, file)))
             return tf.constant(channels.mean(axis=1)), tf.constant(file.samplerate)
-        return _graph_reader(stored, file.subtype)(file.name)
+        return _graph_reader(stored, file.subtype)(name)
 
 
 def _seconds(path, file):
@@ -170,7 +194,7 @@ def _opened(path):
         raise BadInput(f"{path}: expected a sound file, but there is none.")
     file = _decoded(path, lambda: _Straight(os.fsencode(path) if os.name == "posix" else str(path)))
     try:
-        _check(path, file)
+        file = _check(path, file)
     except OSError as error:  # gone, meanwhile
         file.close()
         raise BadInput(f"{path}: expected a file that stays while it is read ({error.strerror}).") from None
@@ -180,15 +204,28 @@ def _opened(path):
     return file
 
 
+def _endless(file):
+    """The MP3 opened anew as one that seems to have no end; `file` where only its name tells what it is."""
+    seeming = _Endless(file.name)
+    try:
+        opened = _Straight(seeming)
+    except soundfile.SoundFileError:
+        seeming.close()
+        return file
+    file.close()
+    return opened
+
+
 def _check(path, file):
-    """Refuses a file of which less would be read than is there, and sets the `seconds` that it lasts."""
+    """The file to read, with the `seconds` that it lasts; refuses one of which less would be read than is there."""
     file.seconds = file.frames / file.samplerate if file.frames < UNKNOWN else None
     if file.samplerate < LOWEST_RATE:
         raise BadInput(f"{path}: stored at {file.samplerate} Hz; expected a rate of {LOWEST_RATE} Hz or more.")
     with headers.mapped(path) as data:
         there = file.frames
         if file.subtype == "MPEG_LAYER_III" and file.format != "WAV":
-            there, told = headers.mp3_samples(data)
+            there, told, untold = headers.mp3_samples(data)
+            file = _endless(file) if untold else file
             file.seconds = there / file.samplerate
             if told > there + ENCODED:
                 missing = (told - there) / file.samplerate
@@ -214,6 +251,7 @@ def _check(path, file):
                 f"{path}: its header tells of no samples, but {len(data) - empty[0]} bytes follow, as where a recorder "
                 "lost power; expected their number there (`sox --ignore-length FILE out.wav` sets it)."
             )
+    return file
 
 
 def trim_silence(waveform):

@@ -1,8 +1,8 @@
 """What the structure of a sound file says, where a decoder would read less than is there, or other than is there.
 
 libsndfile reads the first of several MP3 or Ogg streams written one after the other, and of an MP3 without a header of
-its length only as much as it guessed from the first frame. tensorflow-io takes few layouts, and others for what they
-are not.
+its length only as much as it guessed from the first frame, unless it takes the file for endless. tensorflow-io takes
+few layouts, and others for what they are not.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ def mapped(path):
 
 
 def _mp3_frame(data, at):
-    """Bytes and samples of the Layer III frame at a place, or None where there is none."""
+    """Bytes, samples and kind (version, rate, mono) of the Layer III frame at a place, or None where there is none."""
     head = data[at : at + 4]
     if len(head) < 4 or head[0] != 0xFF or head[1] & 0xE6 != 0xE2:
         return None
@@ -34,17 +34,20 @@ def _mp3_frame(data, at):
         return None
     samples = 1152 if version == 3 else 576
     length = samples // 8 * 1000 * BITRATES[version][bitrate] // RATES[version][rate] + (head[2] >> 1 & 1)
-    return length, samples
+    return length, samples, (version, rate, head[3] >> 6 == 3)
 
 
 def mp3_samples(data):
-    """Samples in all frames of an MP3, and how many the header of its length, left out there, tells of, or 0."""
-    at = samples = told = 0
+    """Samples in all frames of an MP3, how many the header of its length, left out there, tells of, or 0, and whether
+    it has no such header anywhere, and frames of one kind."""
+    at = samples = told = headers = 0
+    kinds = set()
     while at < len(data):
         frame = _mp3_frame(data, at)
         if frame:
             silent = any(data.find(mark, at, at + 44) > 0 for mark in (b"Xing", b"Info", b"VBRI"))
-            samples += 0 if silent else frame[1]
+            samples, headers = samples + (0 if silent else frame[1]), headers + silent
+            kinds.add(frame[2])
             mark = max(data.find(name, at, at + 44) for name in (b"Xing", b"Info")) if not samples else -1
             if mark > 0 and int.from_bytes(data[mark + 4 : mark + 8], "big") & 1:  # the number of frames comes first
                 told = int.from_bytes(data[mark + 8 : mark + 12], "big") * frame[1]
@@ -58,7 +61,7 @@ def mp3_samples(data):
                 at = data.find(b"\xff", at + 1)
             if at < 0:
                 break
-    return samples, told
+    return samples, told, not headers and len(kinds) == 1
 
 
 def is_chained(data, container):

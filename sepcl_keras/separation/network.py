@@ -6,6 +6,7 @@ from keras import ops
 
 from sepcl_keras.core.checks import BadInput, check_axes, check_number, one_of
 from sepcl_keras.core.dense import Dense
+from sepcl_keras.core.saved import Network
 from sepcl_keras.separation.blocks import ScaledDense, TDCNBlock
 
 CONSISTENCY = ("predicted", "uniform", "energy")
@@ -25,7 +26,7 @@ def energy_weights(sources):
 
 
 @keras.saving.register_keras_serializable(package="sepcl_keras")
-class TDCNPlusPlus(keras.Model):
+class TDCNPlusPlus(Network):
     """Separates mixtures (clips, samples) into channels (clips, sources, samples) that sum to the mixture.
 
     Args:
@@ -88,9 +89,7 @@ class TDCNPlusPlus(keras.Model):
         self.decoder.build((None, None, None, c["num_basis"]))
         if c["consistency"] == "predicted":
             self.weighting.build((None, c["bottleneck"]))
-        if not self.trainable:  # Keras says so to a constructor, before there are layers to tell
-            for layer in self.layers:
-                layer.trainable = False
+        self.freeze()
 
     @property
     def overlap(self):

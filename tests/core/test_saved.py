@@ -43,6 +43,71 @@ def test_a_frozen_network_in_a_model_of_a_readers_own_stays_frozen_when_it_is_lo
     assert [variable.path for variable in again.trainable_variables] == [v.path for v in again.layers[-1].variables]
 
 
+FREEZES = {
+    "encoder": (
+        lambda n: [n.bn0, n.blocks[0], n.blocks[1].conv2, n.blocks[2].bn1],
+        ["bn0", "conv_block1/", "conv_block2/conv2", "conv_block3/bn1"],
+    ),
+    "separator": (
+        lambda n: [n.encoder, n.decoder, n.blocks[0].up, n.blocks[1], n.blocks[2].down],
+        ["encoder", "decoder", "block_0/up", "block_1/", "block_2/down"],
+    ),
+}
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["alone", "in a reader's model"])
+@pytest.mark.parametrize("name", FREEZES)
+def test_single_layers_that_are_frozen_stay_frozen_when_a_network_is_loaded(name, inside, tmp_path):
+    """By hand: the weights of these layers are missing among those that are trained, and all others are there."""
+    chosen, places = FREEZES[name]
+    network = keras.saving.load_model(SAVED / f"{name}.keras")
+    everything = [variable.path.split("/", 1)[1] for variable in network.trainable_variables]
+    expected = [path for path in everything if not path.startswith(tuple(places))]
+    assert 0 < len(expected) < len(everything)
+    for layer in chosen(network):
+        layer.trainable = False
+    model, load = network, LOADERS[name][0]
+    if inside:
+        shape, load = (160,) if name == "separator" else (96, 64), keras.saving.load_model
+        model = keras.Sequential([keras.Input(shape), network])
+    model.save(tmp_path / "model.keras")
+    again = load(tmp_path / "model.keras")
+    found = again.layers[-1] if inside else again
+    assert [variable.path.rsplit(f"{found.name}/", 1)[-1] for variable in found.trainable_variables] == expected
+    assert len(again.trainable_variables) == len(expected)
+    assert not any(layer.trainable for layer in chosen(found))
+    for ours, theirs in zip(again.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    again.save(tmp_path / "twice.keras")
+    assert len(load(tmp_path / "twice.keras").trainable_variables) == len(expected)
+
+
+def test_a_layer_that_is_trained_in_a_frozen_one_is_told_apart(tmp_path):
+    """Its statistics still move, though its weights do not."""
+    network = keras.saving.load_model(SAVED / "encoder.keras")
+    network.blocks[0].trainable = False
+    network.blocks[0].bn1.trainable = True
+    network.save(tmp_path / "model.keras")
+    block = load_encoder(tmp_path / "model.keras").blocks[0]
+    flags = [layer.trainable for layer in (block, block.conv1, block.bn1, block.bn2)]
+    assert flags == [False, False, True, False]
+
+
+@pytest.mark.parametrize("frozen", [["nobody"], 3, [[]], {"a": 1}])
+def test_frozen_layers_that_are_none_are_one_sentence(frozen, tmp_path):
+    with zipfile.ZipFile(SAVED / "encoder.keras") as old, zipfile.ZipFile(tmp_path / "odd.keras", "w") as new:
+        for item in old.namelist():
+            content = old.read(item)
+            if item == "config.json":
+                config = json.loads(content)
+                config["config"]["frozen"] = frozen
+                content = json.dumps(config)
+            new.writestr(item, content)
+    with pytest.raises(BadInput, match="odd.keras: expected a whole .keras file of a CNN14") as caught:
+        load_encoder(tmp_path / "odd.keras")
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("name", "inputs"),
     [

@@ -365,7 +365,12 @@ def test_log_mel_is_written_in_parts_and_its_damage_is_found(course, tmp_path):
     scene = course.scenes["test"][5].mixture
     np.testing.assert_allclose(log_mel[5], to_numpy(layer(scene[None]))[0], atol=5e-3)
     folder = course.folder / "log_mel" / "test"
-    assert sorted(path.name for path in folder.iterdir()) == ["checksums.json", "log_mel.npy", "manifest.json"]
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "checked.json",
+        "checksums.json",
+        "log_mel.npy",
+        "manifest.json",
+    ]
     data = bytearray((folder / "log_mel.npy").read_bytes())
     data[-1000] ^= 1
     (folder / "log_mel.npy").write_bytes(data)
