@@ -228,7 +228,8 @@ for axis, view, start in zip(axes, (0, column), starts[:, pair], strict=True):
     axis.imshow(views.log_mel[clip, view].astype("float32").T, origin="lower", aspect="auto", cmap="magma",
                 vmin=-4.6, vmax=4, extent=(0, frames * 0.01, 0, mels))  # fmt: skip
     axis.axvspan(start * 0.01, (start + PATCH_FRAMES) * 0.01, fill=False, edgecolor="white", linewidth=2)
-    axis.set(title=name_of(view), ylabel="mel band")
+    axis.set(title=name_of(view))
+    notebook.mel_axis(axis)
 axes[-1].set_xlabel("time in s")
 notebook.show("The mixture above, the channel below: the white boxes, one for each view, lie at different moments.")
 
@@ -333,7 +334,7 @@ for axis, (name, (made, masked)) in zip(axes, ({"as drawn": (patch[0], None)} | 
     if masked is not None and masked.mean() > 0.01:
         axis.contour(masked.T, levels=[0.5], colors="white", linewidths=1)
     axis.set(title=name, xlabel="frame")
-axes[0].set_ylabel("mel band")
+notebook.mel_axis(axes[0])
 notebook.show("The warp can hardly be seen; the masks, framed in white, wipe out whole moments and whole frequencies.")
 
 # %% [markdown]

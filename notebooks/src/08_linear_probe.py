@@ -93,7 +93,8 @@ top.imshow(np.asarray(log_mel[0], "float32").T, origin="lower", aspect="auto", c
            extent=(0, log_mel.shape[1] * 0.01, 0, log_mel.shape[2]))  # fmt: skip
 for edge in range(number + 1):
     top.axvline(edge * length * 0.01, color="white", linewidth=1.5)
-top.set(xlabel="time in s", ylabel="mel band", title=f"test scene 0 ({', '.join(test[0].labels)}) and its windows")
+notebook.mel_axis(top)
+top.set(xlabel="time in s", title=f"test scene 0 ({', '.join(test[0].labels)}) and its windows")
 image = bottom.imshow(h_windows[0], aspect="auto", cmap="RdBu_r", interpolation="nearest",
                       vmin=-np.abs(h_windows).max(), vmax=np.abs(h_windows).max())  # fmt: skip
 bottom.set(xlabel="component of h", ylabel="window", yticks=range(number))

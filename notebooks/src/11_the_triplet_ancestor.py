@@ -97,7 +97,7 @@ figure, axes = plt.subplots(1, len(changes), figsize=(11, 2.3), sharey=True)
 for axis, (name, change) in zip(axes, changes.items()):
     image = axis.imshow(change.T, origin="lower", aspect="auto", cmap="RdBu_r", vmin=-largest, vmax=largest)
     axis.set(title=name, xlabel="frame")
-axes[0].set_ylabel("mel band")
+notebook.mel_axis(axes[0])
 figure.colorbar(image, ax=axes, label="change of log mel")
 notebook.show("Noise changes every cell a little, mixing only where the second sound is; shift and proximity change nearly all.")
 
