@@ -397,8 +397,8 @@ else:
         with page:
             show(scene.value, embedding.value, other.value)
 
-    for control in (scene, embedding, other):
-        control.observe(explore, names="value")
+    for choice in (scene, embedding, other):
+        choice.observe(explore, names="value")
     display(ipywidgets.HBox([scene, embedding, other]), page)
 
 # %% [markdown]
