@@ -108,10 +108,10 @@ print("scene", index, "holds", ", ".join(train[index].labels) or f"what nobody n
 notebook.show_log_mel({"mixture": views.log_mel[index, 0]}, alt="The mixture: both sounds of the scene in one picture.")
 
 # %%
-columns = np.reshape([views.columns((p,)) for p in views.processors], (len(views.processors), -1)).T  # (channels, processors)
+columns = np.stack([views.columns((p,)) for p in views.processors], axis=1)  # (channels, processors)
 panels = {f"{name_of(c)} ({views.level[index, c]:.1f} dB)": views.log_mel[index, c] for c in columns.ravel()}
-notebook.show_log_mel(panels, columns=len(views.processors), alt="""From left to right training goes on: the channels of N
-both look like the mixture, those of S2 hold less and less of the same.""")
+see = "From left to right training goes on: both channels of N look like the mixture, those of S2 share less."
+notebook.show_log_mel(panels, columns=len(views.processors), alt=see)
 
 # %% [markdown]
 # Go from left to right. The untrained network, N, filters the whole scene in an arbitrary way, and so does F, nearly.
@@ -156,8 +156,8 @@ for pairing, dataset in pairs.items():
             start = starts[view, pair]
             title = f"{pairing} {k + 1}{'ab'[view]}\n{name_of(columns[view, pair])} at {start / 100:.2f} s"
             shown[title] = views.log_mel[drawn[pair], columns[view, pair], start : start + PATCH_FRAMES]
-notebook.show_log_mel(shown, columns=4, alt="""Six pairs side by side: the two patches of a pair seldom show the same
-moment, but often the same kind of texture.""")
+see = "Six pairs side by side: the two patches of a pair seldom show the same moment, but often the same texture."
+notebook.show_log_mel(shown, columns=4, alt=see)
 
 # %% [markdown]
 # With these one mostly can, by texture. Other pairs of the batch are harder: a patch may have fallen into a pause.
@@ -320,7 +320,8 @@ def drawn_well(settings):
         made = np.asarray(SpecAugment(**settings, seed=seed)(patch, training=True))[0]
         # A masked frame or band has one value, which it had not before.
         in_time, in_frequency = ((np.ptp(made, axis) < 1e-5) & (np.ptp(patch[0], axis) > 1e-5) for axis in (1, 0))
-        if (stripes(in_time), stripes(in_frequency)) == (settings.get("time_masks", 2), settings.get("frequency_masks", 2)):
+        wanted = settings.get("time_masks", 2), settings.get("frequency_masks", 2)
+        if (stripes(in_time), stripes(in_frequency)) == wanted:
             break
     return made, in_time[:, None] | in_frequency
 
@@ -351,7 +352,7 @@ for axis, reach in zip(axes, (6, 40), strict=True):
     assert np.abs(shift).max() < reach + 0.01 and np.abs(shift[:, [0, -1]]).max() < 0.01, "the warp reaches too far"
     axis.plot(shift.T)
     axis.set(title=f"reach {reach} frames, six draws", xlabel="frame", ylabel="comes from … frames later")
-notebook.show("Both ends stay where they are; in between, frames come from up to 6 frames away, at the right from up to 40.")
+notebook.show("Both ends stay; in between, frames come from up to 6 frames away, at the right from up to 40.")
 
 # %% [markdown]
 # **Another instance for each view.** The layer draws anew for each patch, so the two views of a pair are never masked
@@ -364,8 +365,8 @@ notebook.show("Both ends stay where they are; in between, frames come from up to
 augment = SpecAugment(seed=course.seed)
 batch = np.asarray(augment(np.repeat(patch, 4, axis=0), training=True))  # (4, frames, mels)
 assert not np.array_equal(batch[0], batch[1]), "each patch must have a draw of its own"
-notebook.show_log_mel({f"instance {i + 1}": b for i, b in enumerate(batch)}, alt="""One patch, masked four times: no two
-of the four have their masks in the same place.""")
+see = "One patch, masked four times: no two of the four have their masks in the same place."
+notebook.show_log_mel({f"instance {i + 1}": b for i, b in enumerate(batch)}, columns=4, alt=see)
 
 # %%
 noise = np.random.default_rng(course.seed).normal(size=(512, PATCH_FRAMES, mels)).astype("float32")
@@ -465,8 +466,9 @@ for axis, i, label in zip(axes, range(2), ("mean absolute log-mel difference", "
 axes[0].set_yticks(height, names)
 axes[0].invert_yaxis()
 axes[1].legend(handles=[*axes[1].containers, line], loc="center left", bbox_to_anchor=(1.02, 0.5))
-notebook.show("""The processor changes the upper bars a little from line to line; independent moments, the lower bars, change
-every line far more.""")
+notebook.show(
+    "From line to line the upper bars change a little; independent moments, the lower bars, change all far more."
+)
 
 # %% [markdown]
 # The greatest difference is not between processors but between *moments*. At the same moment, mix-mix is no task at all,
@@ -619,7 +621,8 @@ def check_time_mask(time_mask):
             return print("not yet: the masked frames should lie side by side")
         widths.append(len(changed))
     missing = sorted(set(range(13)) - set(widths))
-    print(f"not yet: never {missing} frames wide" if missing or max(widths) > 12 else "right: it masks as the layer does")
+    wrong = missing or max(widths) > 12
+    print(f"not yet: never {missing} frames wide" if wrong else "right: it masks as the layer does")
 
 
 check_time_mask(time_mask)

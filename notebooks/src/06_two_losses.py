@@ -118,8 +118,8 @@ def matrix(values, rows, columns, outlined, title, alt, vmin=None, vmax=None, cr
 
 
 # %%
-matrix(similarity, names, names, outlined, "cosine similarity", """In five lines the outlined cell is the largest; in the
-line of channel 3 it is not.""", -1, 1, itself)
+see = "In five lines the outlined cell is the largest; in the line of channel 3 it is not."
+matrix(similarity, names, names, outlined, "cosine similarity", see, -1, 1, itself)
 
 # %% [markdown]
 # **Question.** Go through the lines. For which anchor is the outlined cell *not* the largest? That anchor would pick
@@ -231,7 +231,7 @@ for tau, colour in zip((1.0, 0.5, 0.2, 0.1, 0.01), notebook.COLOURS, strict=Fals
     axis.plot(cosines, weights * len(cosines), color=colour, label=f"τ = {tau}")
 axis.set(xlabel="cosine of the negative with the anchor", ylabel="push, 1 = even share", yscale="log", ylim=(1e-3, 200))
 axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
-notebook.show("The lower the temperature, the steeper the line: at 0.01 only the very nearest negatives are pushed at all.")
+notebook.show("The lower the temperature, the steeper the line: at 0.01 only the very nearest negatives are pushed.")
 
 # %% [markdown]
 # A high temperature treats all negatives alike, even those that are far away already. A very low one looks at the two or
@@ -250,8 +250,8 @@ logits = np.array([[2.0, -1.0, 0.5], [-0.5, 0.2, -2.0], [1.0, -1.5, 1.2]])  # (m
 rows, columns = [f"mixture {i + 1}" for i in range(B)], [f"channel {i + 1}" for i in range(B)]
 diagonal = [(i, i) for i in range(B)]
 yes = 1 / (1 + np.exp(-logits))  # sigmoid: the probability of "same scene"
-matrix(yes, rows, columns, diagonal, "probability of coincidence (outlined: true pairs)", """On the diagonal the
-probabilities should be high: that of pair 2 is little more than one half.""", 0, 1)
+see = "On the diagonal the probabilities should be high: that of pair 2 is little more than one half."
+matrix(yes, rows, columns, diagonal, "probability of coincidence (outlined: true pairs)", see, 0, 1)
 
 # %% [markdown]
 # Where the answer should be yes, the loss is −log p; where it should be no, −log(1 − p). There are B of the first kind and
@@ -262,8 +262,8 @@ cell_loss = np.where(np.eye(B) == 1, -np.log(yes), -np.log(1 - yes))  # (B, B)
 of_positives = np.diag(cell_loss).mean()
 of_negatives = cell_loss[~np.eye(B, dtype=bool)].mean()
 by_hand = of_positives + of_negatives
-matrix(cell_loss, rows, columns, diagonal, "loss of each answer", """The confident mistake costs most: mixture 3 with
-channel 1, which the head takes for a pair.""", 0, cell_loss.max(), cmap="Oranges")
+see = "The confident mistake costs most: mixture 3 with channel 1, which the head takes for a pair."
+matrix(cell_loss, rows, columns, diagonal, "loss of each answer", see, 0, cell_loss.max(), cmap="Oranges")
 library = float(Coincidence()(np.zeros((B, B), "float32"), ops.convert_to_tensor(logits.astype("float32"))))
 assert np.isclose(by_hand, library, atol=1e-5), "coincidence by hand differs from the library"
 print(f"positives {of_positives:.4f} + negatives {of_negatives:.4f} = {by_hand:.4f}; the library: {library:.4f}")
@@ -433,8 +433,9 @@ for axis, ((vertical, horizontal, label), picture) in zip(axes, pictures.items()
     image = axis.imshow(picture, cmap="magma", interpolation="nearest")
     axis.set(ylabel=vertical, xlabel=horizontal)
     figure.colorbar(image, ax=axis, shrink=0.85, label=label)
-notebook.show("""Left, only the diagonal of each view with itself stands out: partners are hardly more alike than strangers.
-Right, whole rows and columns are bright or dark, and the diagonal is not.""")
+notebook.show(
+    "Left, only each view with itself stands out; right, whole rows and columns do, and the diagonal does not."
+)
 
 # %% [markdown]
 # Hardly: an untrained encoder finds partners little more alike than strangers. On the right, logits differ by
@@ -499,7 +500,8 @@ print(f"joint against the sum: relative error {error:.1e}")
 print("length:", ", ".join(f"{task} {value:.3f}" for task, value in length.items()))
 print(f"cosine between the gradients of the two tasks: {agreement:.3f}")
 harder = max(("similarity", "coincidence"), key=length.get)
-way = "against each other" if agreement < -0.3 else "in the same direction" if agreement > 0.3 else "in unrelated directions"
+ways = ("against each other", "in unrelated directions", "in the same direction")
+way = ways[int(np.digitize(agreement, (-0.3, 0.3)))]
 print(f"so at the first step the tasks pull {way}, and {harder} pulls harder, by a factor of "
       f"{length[harder] / min(length['similarity'], length['coincidence']):.1f}")  # fmt: skip
 
@@ -564,7 +566,7 @@ def check_denominators(denominators):
         expected = np.asarray(NTXent(tau).call(*(ops.convert_to_tensor(half.astype("float32")) for half in halves)))
         found = np.log(np.asarray(denominators(z, tau), "float64")) - partners / tau
         if found.shape != (14,) or not np.allclose(found, expected, atol=1e-3):
-            return print(f"not yet: at temperature {tau} the first anchor should have {expected[0]:.3f}, it has {found.flat[0]:.3f}")
+            return print(f"not yet: at τ = {tau} the first loss is {found.flat[0]:.3f}, expected {expected[0]:.3f}")
     print("right: the same losses as the library's")
 
 

@@ -99,8 +99,9 @@ image = bottom.imshow(h_windows[0], aspect="auto", cmap="RdBu_r", interpolation=
                       vmin=-np.abs(h_windows).max(), vmax=np.abs(h_windows).max())  # fmt: skip
 bottom.set(xlabel="component of h", ylabel="window", yticks=range(number))
 figure.colorbar(image, ax=bottom, label="value")
-notebook.show("""Above, the windows of a scene; below, one line of h for each: many columns keep their colour from window to
-window, others change.""")
+notebook.show(
+    "Above, the windows of a scene; below, a line of h for each: many columns keep their colour, others change."
+)
 notebook.players({"test scene 0": test[0].mixture})
 
 # %% [markdown]
@@ -215,7 +216,7 @@ for centre, title in ((0, "without the class"), (d_by_hand, "with the class")):
     axis.fill_between(grid, [NormalDist(centre).pdf(x) for x in grid], alpha=0.5, label=title)
 axis.set(xlabel="score, in standard deviations", ylabel="density", title=f"two bells, d′ = {d_by_hand:.2f} apart")
 axis.legend()
-notebook.show("The two bells overlap widely: in more than one case in five, the clip without the class would score higher.")
+notebook.show("The two bells overlap: in more than one case in five, the clip without the class would score higher.")
 
 # %% [markdown]
 # Unlike AP, d′ does not depend on how rare a class is: it compares one clip with the class and one without.
@@ -496,8 +497,9 @@ for axis, (name, x) in zip(axes, points.items()):
     axis.set(title=f"{name}\nnearest is of the same class: {same:.0%}", xticks=[], yticks=[])
     axis.title.set_fontsize(9)
 axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8)
-notebook.show("""Classes form islands in the maps of the encoders, clearest for the supervised one; on the map of random
-numbers the colours are mixed.""")
+notebook.show(
+    "Classes form islands, clearest for the supervised encoder; on the map of random numbers colours are mixed."
+)
 print(f"{len(single)} scenes; another one, picked at random, is of the same class in {likely:.0%} of cases")
 
 # %% [markdown]
@@ -517,8 +519,8 @@ our_scores = by_class_scores["ours"]
 per_scene = average_precisions(test_labels.T, our_scores.T)  # (clips,)
 ranking = np.argsort(-per_scene, kind="stable")
 chosen = [int(ranking[round(q * (len(ranking) - 1))]) for q in (0, 1 / 3, 2 / 3, 1)]
-notebook.listen({f"test scene {i}": test[i].mixture for i in chosen}, alt="""Four scenes, the best ranked at the left, the
-worst at the right: by eye, too, the left one has clearer shapes.""")
+see = "Four scenes, from the best ranked to the worst: can you see what makes the last one hard?"
+notebook.listen({f"test scene {i}": test[i].mixture for i in chosen}, columns=2, alt=see)
 
 
 # %%
@@ -544,8 +546,9 @@ print(f"the best control without learning is: {control}")
 for a, b in (("ours", "untrained encoder"), ("ours", "log-mel statistics"), ("supervised encoder", "ours")):
     print(f"{a}: mAP {rows[a]['map']:.3f}, {words[gaps[a, b].verdict]} {b} ({rows[b]['map']:.3f}, "
           f"difference {gaps[a, b].mean:+.3f})")  # fmt: skip
-if gaps["supervised encoder", "untrained encoder"].verdict == "holds" and rows["supervised encoder"]["map"] > rows[control]["map"]:
-    way = (rows["ours"]["map"] - rows[control]["map"]) / (rows["supervised encoder"]["map"] - rows[control]["map"])
+above = {name: rows[name]["map"] - rows[control]["map"] for name in ("ours", "supervised encoder")}
+if gaps["supervised encoder", "untrained encoder"].verdict == "holds" and above["supervised encoder"] > 0:
+    way = above["ours"] / above["supervised encoder"]
     print(f"on a scale with {control} at 0 and the supervised encoder at 1, ours is at {way:.2f}")
     print(f"(the supervised encoder trained for {course.profile.supervised_steps} steps, ours for "
           f"{course.profile.pretraining_steps}: with more, the former would be higher)")  # fmt: skip

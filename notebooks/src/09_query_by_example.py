@@ -116,8 +116,9 @@ axis.axhline(p - 0.5, color="white", linewidth=2)
 axis.axvline(p - 0.5, color="white", linewidth=2)
 axis.set_title(f"test scenes with and without {course.classes[c]}")
 figure.colorbar(image, label="cosine")
-notebook.show("""In a good space the upper left block, of clips that share the class, would be the brightest; the upper right
-block has bright cells as well.""")
+notebook.show(
+    "In a good space the upper left block would be the brightest; the upper right one has bright cells as well."
+)
 
 # %% [markdown]
 # Above the diagonal of the upper left block stand the relevant pairs, in the upper right block the others. The lower
@@ -199,7 +200,7 @@ axis.scatter(np.minimum(counts[usable], most), chance_per_class[usable], color="
 axis.annotate("the paper's 100 + 100", (100, chance_of(100, 100)), (62, 0.36), arrowprops=dict(arrowstyle="->"))
 axis.set(xlabel="positives", ylabel="chance AP", xlim=(0, 104), ylim=(0, 0.42))
 axis.legend(loc="upper left")
-notebook.show("Chance rises with the number of positives, up to about one third; the classes of the test lie at various heights.")
+notebook.show("Chance rises with the number of positives, up to about one third; our classes lie at various heights.")
 print(f"100 + 100: {chance_of(100, 100):.3f}; our mean over {len(usable)} classes: {np.nanmean(chance_per_class):.3f}")
 
 # %% [markdown]
@@ -246,8 +247,9 @@ notebook.table(
     dict(name="embedding", map="QbE mAP", way="from chance (0) to oracle (1)"),
 )
 kinds = {name: "pretrained without labels" if name == "ours" else "control" for name in scores}
-notebook.bars({n: s["map"] for n, s in scores.items()}, xlabel="query-by-example mAP", chance=chance, groups=kinds, alt="""The
-encoders that were trained stand above the controls that learned nothing, and these are close to each other and to chance.""")
+see = "The controls that learned nothing are close to each other and to chance; what was trained should stand above."
+maps = {name: result["map"] for name, result in scores.items()}
+notebook.bars(maps, xlabel="query-by-example mAP", chance=chance, groups=kinds, alt=see)
 without_learning = ("log-mel statistics", "random projection", "untrained encoder")
 control = max(without_learning, key=lambda name: scores[name]["map"])
 print(f"best control without learning: {control}, {scores[control]['map']:.3f}")
@@ -384,7 +386,9 @@ try:
     import ipywidgets
 except ImportError:
     ipywidgets = None
-    print("ipywidgets is not installed here. In a cell of your own, show(7) or show(7, 'untrained encoder') does the same.")
+    print(
+        "ipywidgets is not installed here: show(7) or show(7, 'untrained encoder') in a cell of your own does the same"
+    )
 else:
     options = [(f"{i}: {', '.join(test[i].labels)} ({hits[i]} of 5 hits)", int(i)) for i in by_lift]
     scene = ipywidgets.Dropdown(options=options, value=middle, description="query")
@@ -499,8 +503,8 @@ check("second", 1.0, [1, 1, 1, 0, 0, 0])  # what comes after the last hit does n
 for name, x in clips.items():
     deviation = x.std(axis=0)
     standard = (x - x.mean(axis=0)) / np.where(deviation > 1e-6, deviation, 1.0)
-    changed = query_by_example_map(standard, labels)["map"]
-    print(f"{name:<20} as it is {scores[name]['map']:.3f}, standardised {changed:.3f}, {changed - scores[name]['map']:+.3f}")
+    before, changed = scores[name]["map"], query_by_example_map(standard, labels)["map"]
+    print(f"{name:<20} as it is {before:.3f}, standardised {changed:.3f}, {changed - before:+.3f}")
 # A network trained with a cosine has little in common left to take away; the raw spectrograms have most.
 
 # %% [markdown]

@@ -81,8 +81,8 @@ for name, constraint in CONSTRAINTS.items():
     else:  # a layer, which changes something in training only; mixing takes its second sound from the batch
         batch = np.stack([patches[0], patches[2]])
         positives[name] = np.asarray(constraint(seed=course.seed)(batch, training=True))[0]
-notebook.show_log_mel(positives, columns=5, alt="""The positives of noise and mixing look almost like the anchor; shift has
-an empty band at one edge, and proximity shows another moment.""")
+see = "Noise and mixing look almost like the anchor; shift has an empty band at an edge; proximity is another moment."
+notebook.show_log_mel(positives, columns=5, alt=see)
 notebook.players({"anchor": moments[0], "proximity: another moment": moments[1], "the other scene, mixed in": other})
 
 # %% [markdown]
@@ -99,7 +99,9 @@ for axis, (name, change) in zip(axes, changes.items()):
     axis.set(title=name, xlabel="frame")
 notebook.mel_axis(axes[0])
 figure.colorbar(image, ax=axes, label="change of log mel")
-notebook.show("Noise changes every cell a little, mixing only where the second sound is; shift and proximity change nearly all.")
+notebook.show(
+    "Noise changes every cell a little, mixing only where the other sound is; shift and proximity nearly all."
+)
 
 # %%
 compared = positives | {"a stranger: the other scene": patches[2]}
@@ -280,8 +282,7 @@ for axis, (data, found) in zip(axes[0], results.items()):
             axis.plot(("1", "5", "20", "all"), mean, marker=".", linestyle=style, color=colour, label=name)
     axis.set(title=data, xlabel="labelled clips a class, at least", ylabel="mAP, linear probe")
 axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-notebook.show("""All curves rise with the number of labels. Among the dotted ones, which learned nothing, it depends on that number
-which is the best.""")
+notebook.show("All curves rise with the number of labels; which of the dotted ones is the best depends on that number.")
 
 # %%
 without_learning = ("log-mel statistics", "random projection", "untrained encoder")  # the best of them is the bar
@@ -289,7 +290,7 @@ for data, of_rows in curves.items():
     ours, controls = of_rows.get(MAIN_ROW, {}), [of_rows[name] for name in without_learning if name in of_rows]
     common = sorted(set(ours).intersection(*controls))  # seeds that all have
     if controls and common:
-        best = np.max([np.mean([control[k] for k in common], axis=0) for control in controls], axis=0)  # with 1, 5, 20, all
+        best = np.max([np.mean([control[k] for k in common], axis=0) for control in controls], axis=0)
         gain = np.mean([ours[k] for k in common], axis=0) - best
         print(f"{data}: {MAIN_ROW} over the best control without learning, with 1, 5, 20 and all:",
               ", ".join(f"{g:+.3f} ({g / b:+.0%})" for g, b in zip(gain, best)))  # fmt: skip

@@ -80,7 +80,9 @@ channels = separate_file(clip.path, own / "channels", snapshots["S2"], rate, ove
 longest = round(course.profile.clip_seconds * rate)  # what is played here of a longer recording
 sounds = {clip.path.name: audio.read(clip.path, rate)[:longest]}
 sounds |= {path.name: np.concatenate(list(audio.blocks(path, rate)))[:longest] for path in channels}
-notebook.listen(sounds, rate, alt="The recording and its two channels: what is dark in one channel is bright in the other.")
+notebook.listen(
+    sounds, rate, alt="The recording and its two channels: what is dark in one channel is bright in the other."
+)
 total = np.sum([sound for name, sound in sounds.items() if name != clip.path.name], axis=0)
 assert np.abs(total - sounds[clip.path.name]).max() < 1e-4, "the channels of a file sum to the recording"
 
@@ -148,8 +150,8 @@ def cut(name, row):
 
 answers = {f"{k}: {Path(name).name}, {value:.2f}": cut(name, row)
            for k, (name, (row, value)) in enumerate(found, start=1)}  # fmt: skip
-notebook.listen({f"query: {asked.name}": cut(str(asked), query)} | answers, rate, columns=3, alt="""The query and its five
-answers: most share a texture or a rhythm with it, not always a source.""")
+see = "The query and its five answers: they often share a texture or a rhythm, not always a source."
+notebook.listen({f"query: {asked.name}": cut(str(asked), query)} | answers, rate, columns=3, alt=see)
 
 # %% [markdown]
 # Trust your ears. Often it is a texture or a rhythm that is alike, and not always the source.
@@ -350,7 +352,8 @@ print(f"trained {same_recording(table.h, apart)[0]:.2f}, untrained {same_recordi
 
 # %% tags=["solution"]
 for apart in (2, 0):
-    print(f"apart {apart}: trained {same_recording(table.h, apart)[0]:.2f}, untrained {same_recording(untrained.h, apart)[0]:.2f}")
+    trained, bare = (same_recording(of.h, apart)[0] for of in (table, untrained))
+    print(f"apart {apart}: trained {trained:.2f}, untrained {bare:.2f}")
 # Both rise: what sounds on from one window to the next is alike for any encoder. That is why those are left out.
 
 # %% [markdown]
