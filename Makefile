@@ -19,7 +19,7 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup tutorial study listen lab notebooks lint test test-latest test-oldest test-install bench clean
+.PHONY: help setup tutorial study listen lab notebooks student lint test test-latest test-oldest test-install bench clean
 
 help:
 	@echo "make setup      makes .venv: the reference stack on Python 3.11 or 3.12, the newest on 3.13; STACK=gpu has JAX with CUDA"
@@ -27,6 +27,7 @@ help:
 	@echo "make listen     opens notebook 00 in JupyterLab: Run All Cells, and the first separated sound is heard in a minute"
 	@echo "make lab        opens JupyterLab; what was executed lies in artifacts/"
 	@echo "make notebooks  generates notebooks/*.ipynb from notebooks/src/*.py"
+	@echo "make student    notebooks without the solutions of their exercises, into artifacts/student/"
 	@echo "make lint       ruff, and whether the notebooks are up to date"
 	@echo "make test       lint, unit tests, notebooks at the smoke profile, regressions at the tiny profile"
 	@echo "make test-latest  unit tests on the newest Keras with TensorFlow, JAX and torch, in .venv-latest"
@@ -76,6 +77,9 @@ listen lab: setup
 
 notebooks: setup
 	$(BIN)/python notebooks/build.py
+
+student: setup
+	$(BIN)/python notebooks/build.py --student artifacts/student
 
 lint: setup
 	$(BIN)/ruff check
