@@ -19,7 +19,8 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup tutorial study listen lab notebooks student lint test test-latest test-oldest test-install bench clean
+.PHONY: help setup tutorial book test-book study listen lab notebooks student lint test test-latest test-oldest \
+  test-install bench clean
 
 help:
 	@echo "make setup      makes .venv: the reference stack on Python 3.11 or 3.12, the newest on 3.13; STACK=gpu has JAX with CUDA"
@@ -34,6 +35,8 @@ help:
 	@echo "make test-oldest  unit tests on the oldest packages that pyproject.toml allows, in .venv-oldest"
 	@echo "make test-install  the wheel and the Colab cell, in environments of their own"
 	@echo "make study      trains and evaluates what is missing of the study, hours on a CPU; DATA=made|FOLDER"
+	@echo "make book       the course as a site in artifacts/book/html, from the notebooks that make tutorial executed"
+	@echo "make test-book  builds it and opens each page in chromium, where there is one"
 	@echo "make bench      speed and memory beside asteroid, into benchmarks/RESULTS.md"
 	@echo "make clean      removes artifacts/"
 
@@ -115,6 +118,25 @@ test-oldest: .venv-oldest/installed-oldest
 # The wheel in an environment of its own, and the first cells of the notebooks in one like Colab's. It installs packages.
 test-install: setup
 	COLAB_PYTHON="$(call started,3.13)" $(BIN)/python -m pytest tests/install
+
+# The site, by an environment of its own. It executes nothing: EXECUTED is where the tutorial left its notebooks.
+EXECUTED = artifacts/$(PROFILE)/$(DATA)/seed$(SEED)/notebooks
+BOOK = .venv-book/bin/python
+
+.venv-book/installed: notebooks/book/requirements.txt
+	@python="$(call started,3.13 3.12 3.11)"; set -- $$python; test -n "$$1" || { \
+	  echo "make: expected Python 3.11, 3.12 or 3.13 for .venv-book; PYTHON=path/to/python names one." >&2; exit 1; }; \
+	  $$1 -m venv .venv-book
+	$(BOOK) -m pip install --disable-pip-version-check -q -r $<
+	@touch $@
+
+book: .venv-book/installed
+	$(BOOK) notebooks/book/build.py "$(EXECUTED)"
+
+# Without the conftest.py above, which imports Keras.
+test-book: book
+	mkdir -p artifacts/book/screenshots
+	SEPCL_SHOTS="$(CURDIR)/artifacts/book/screenshots" $(BOOK) -m pytest -n 2 --dist worksteal --confcutdir=tests/book tests/book
 
 bench: $(LATEST)/installed-latest
 	$(LATEST)/bin/python -m pip install --disable-pip-version-check --no-deps -r benchmarks/requirements.txt
