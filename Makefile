@@ -19,7 +19,7 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup tutorial study listen lab notebooks lint test test-latest test-oldest test-install bench clean
+.PHONY: help setup tutorial study listen lab notebooks browser lint test test-latest test-oldest test-install test-browser bench clean
 
 help:
 	@echo "make setup      makes .venv: the reference stack on Python 3.11 or 3.12, the newest on 3.13; STACK=gpu has JAX with CUDA"
@@ -27,11 +27,13 @@ help:
 	@echo "make listen     opens notebook 00 in JupyterLab: Run All Cells, and the first separated sound is heard in a minute"
 	@echo "make lab        opens JupyterLab; what was executed lies in artifacts/"
 	@echo "make notebooks  generates notebooks/*.ipynb from notebooks/src/*.py"
+	@echo "make browser    builds the page that separates sounds in a browser, into artifacts/browser/html; fetches a package of npm"
 	@echo "make lint       ruff, and whether the notebooks are up to date"
 	@echo "make test       lint, unit tests, notebooks at the smoke profile, regressions at the tiny profile"
 	@echo "make test-latest  unit tests on the newest Keras with TensorFlow, JAX and torch, in .venv-latest"
 	@echo "make test-oldest  unit tests on the oldest packages that pyproject.toml allows, in .venv-oldest"
 	@echo "make test-install  the wheel and the Colab cell, in environments of their own"
+	@echo "make test-browser  the page in Debian's chromium, beside Keras; installs playwright into .venv"
 	@echo "make study      trains and evaluates what is missing of the study, hours on a CPU; DATA=made|FOLDER"
 	@echo "make bench      speed and memory beside asteroid, into benchmarks/RESULTS.md"
 	@echo "make clean      removes artifacts/"
@@ -77,13 +79,16 @@ listen lab: setup
 notebooks: setup
 	$(BIN)/python notebooks/build.py
 
+browser: setup
+	$(BIN)/python notebooks/browser/build.py
+
 lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/python notebooks/build.py --check
 
 # Two tests at a time, each with the threads of one core: torch's would wait for each other.
-UNITS = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest tests --ignore=tests/notebooks/test_tutorial.py --ignore=tests/install -n 2 --dist worksteal
+UNITS = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest tests --ignore=tests/notebooks/test_tutorial.py --ignore=tests/install --ignore=tests/browser/test_page.py -n 2 --dist worksteal
 
 # What fails fast comes first. nbmake passes nothing but the environment to a notebook.
 test: lint
@@ -111,6 +116,10 @@ test-oldest: .venv-oldest/installed-oldest
 # The wheel in an environment of its own, and the first cells of the notebooks in one like Colab's. It installs packages.
 test-install: setup
 	COLAB_PYTHON="$(call started,3.13)" $(BIN)/python -m pytest tests/install
+
+test-browser: browser
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r tests/browser/requirements.txt
+	$(BIN)/python -m pytest tests/browser
 
 bench: $(LATEST)/installed-latest
 	$(LATEST)/bin/python -m pip install --disable-pip-version-check --no-deps -r benchmarks/requirements.txt

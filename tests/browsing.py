@@ -59,20 +59,16 @@ def _axe():
 
 
 class Watched:
-    """A page, `page`, what it asked for, `asked`, and what went wrong, `wrong`: complaints, failed requests, other hosts."""
+    """A page, `page`, what it `asked` for, and what went `wrong`: complaints, failed requests, other hosts."""
 
     def __init__(self, browser, address, width=1280, scheme="light", **context):
         self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **context)
-        self.page, self.wrong = self.context.new_page(), []
-        self.page.on(
-            "console", lambda message: message.type in ("error", "warning") and self.wrong.append(message.text)
-        )
+        self.page, self.wrong, self.asked = self.context.new_page(), [], set()
+        self.page.on("console", self._told)
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("requestfailed", self._failed)
-        self.page.on(
-            "response", lambda answer: answer.status >= 400 and self.wrong.append(f"{answer.status}: {answer.url}")
-        )
         # Of the context, not the page: those of its workers, too.
+        self.context.on("requestfailed", self._failed)
+        self.context.on("response", self._answered)
         self.context.on("request", lambda request: self._asked(request.url, address))
         self.page.goto(address, wait_until="load")
 

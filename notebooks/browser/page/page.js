@@ -2,7 +2,7 @@
 
 import { difference } from "./pieces.js";
 import { MOST_SECONDS, Refused, decoded, peak, recording, wav } from "./sound.js";
-import { draw, logMel, told } from "./spectrogram.js";
+import { draw, told } from "./spectrogram.js";
 
 const at = (id) => document.getElementById(id);
 const made = (tag, text = "", more = {}) => Object.assign(document.createElement(tag), { textContent: text }, more);
@@ -62,8 +62,8 @@ async function nearest(h, clip) {
     async (each) => ({ ...each, samples: await decoded(await (await fetched(each.file)).arrayBuffer(), each.label, about.rate) })));
 }
 
-async function show({ channels, h }) {
-  const { name, sound, clip, begin } = current, { rate, snapshots } = about;
+async function show({ channels, h, spectrograms }) {
+  const { name, sound, clip, begin } = current, { snapshots } = about;
   const neighbours = await nearest(h, clip);
   if (current.job !== job) return;
   const sounds = [["Mixture", sound, `what was given: ${name}`]];
@@ -72,7 +72,6 @@ async function show({ channels, h }) {
   }
   const gain = LOUDEST / Math.max(...[...sounds.map((each) => each[1]), ...neighbours.map((each) => each.samples)].map(peak));
   addresses.forEach(URL.revokeObjectURL), addresses = [];
-  const spectrograms = sounds.map((each) => logMel(each[1], rate));
   const most = spectrograms.reduce((most, { values }) => values.reduce((a, b) => Math.max(a, b), most), -Infinity);
   at("sounds").replaceChildren(...sounds.map(([title, samples, text], i) => pictured(title, samples, text, spectrograms[i], most, gain)));
   at("neighbours").replaceChildren(...neighbours.map(({ label, cosine, samples }) => {

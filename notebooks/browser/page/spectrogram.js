@@ -6,7 +6,7 @@ const hertz = (mel) => 700 * Math.expm1(mel / 1127);
 const edge = (index) => mel(LOW) + ((mel(HIGH) - mel(LOW)) * index) / (BANDS + 1);
 const hann = Float64Array.from({ length: WINDOW }, (_, t) => 0.5 - 0.5 * Math.cos((2 * Math.PI * t) / WINDOW));
 
-// Band → [first bin, weights from there on]: triangles that are straight on the mel axis.
+// Of each band { first, weights }, its first bin and the weights from there on: triangles that are straight on the mel axis.
 function triangles(rate) {
   return Array.from({ length: BANDS }, (_, band) => {
     const weights = Array.from({ length: BINS }, (_, bin) => {
@@ -14,24 +14,28 @@ function triangles(rate) {
       return bin ? Math.max(0, Math.min((at - low) / (centre - low), (high - at) / (high - centre))) : 0;
     });
     const first = Math.max(0, weights.findIndex((weight) => weight > 0));
-    return [first, weights.slice(first, weights.findLastIndex((weight) => weight > 0) + 1)];
+    return { first, weights: weights.slice(first, weights.findLastIndex((weight) => weight > 0) + 1) };
   });
 }
 
 // The discrete Fourier transform of FFT numbers, in place, by halves.
-const turns = Array.from({ length: FFT / 2 }, (_, k) => [Math.cos((2 * Math.PI * k) / FFT), -Math.sin((2 * Math.PI * k) / FFT)]);
+const cosines = Float64Array.from({ length: FFT / 2 }, (_, k) => Math.cos((2 * Math.PI * k) / FFT));
+const sines = Float64Array.from({ length: FFT / 2 }, (_, k) => -Math.sin((2 * Math.PI * k) / FFT));
 function transform(re, im) {
   for (let i = 1, j = 0; i < FFT; i++) {
     let bit = FFT >> 1;
     for (; j & bit; bit >>= 1) j ^= bit;
     j ^= bit;
-    if (i < j) [re[i], re[j], im[i], im[j]] = [re[j], re[i], im[j], im[i]];
+    if (i < j) {
+      const x = re[i], y = im[i];
+      re[i] = re[j], im[i] = im[j], re[j] = x, im[j] = y;
+    }
   }
-  for (let size = 2; size <= FFT; size *= 2) {
-    for (let begin = 0; begin < FFT; begin += size) {
-      for (let k = 0; k < size / 2; k++) {
-        const [c, s] = turns[(k * FFT) / size], a = begin + k, b = a + size / 2;
-        const x = re[b] * c - im[b] * s, y = re[b] * s + im[b] * c;
+  for (let half = 1; half < FFT; half *= 2) {
+    for (let k = 0, turn = 0; k < half; k++, turn += FFT / 2 / half) {
+      const c = cosines[turn], s = sines[turn];
+      for (let a = k; a < FFT; a += 2 * half) {
+        const b = a + half, x = re[b] * c - im[b] * s, y = re[b] * s + im[b] * c;
         re[b] = re[a] - x, im[b] = im[a] - y, re[a] += x, im[a] += y;
       }
     }
@@ -46,10 +50,13 @@ export function logMel(samples, rate) {
     re.fill(0), im.fill(0);
     for (let t = 0; t < WINDOW; t++) re[t] = (samples[frame * HOP + t] ?? 0) * hann[t];
     transform(re, im);
-    filters.forEach(([first, weights], band) => {
-      const sum = weights.reduce((sum, weight, i) => sum + weight * Math.hypot(re[first + i], im[first + i]), 0);
-      values[frame * BANDS + band] = Math.log(sum + OFFSET);
-    });
+    for (let bin = 0; bin < BINS; bin++) re[bin] = Math.sqrt(re[bin] ** 2 + im[bin] ** 2);
+    for (let band = 0; band < BANDS; band++) {
+      const { first, weights } = filters[band];
+      let sum = OFFSET;
+      for (let i = 0; i < weights.length; i++) sum += weights[i] * re[first + i];
+      values[frame * BANDS + band] = Math.log(sum);
+    }
   }
   return { frames, values };
 }
@@ -73,13 +80,12 @@ export function draw(canvas, { frames, values }, most) {
 
 // What is to be seen, in words: when it is loudest and at which pitch.
 export function told({ frames, values }, rate) {
-  const of = (size, index) => {
-    const sums = new Float64Array(size);
-    values.forEach((value, i) => { sums[index(i)] += Math.exp(value) - OFFSET; });
-    return sums.indexOf(Math.max(...sums));
-  };
-  const tenths = Math.ceil((frames * HOP * 10) / rate);
-  const second = of(tenths, (i) => Math.floor((Math.floor(i / BANDS) * HOP * 10) / rate)) / 10;
-  const pitch = hertz(edge(of(BANDS, (i) => i % BANDS) + 1));
+  const tenth = (rate / HOP) / 10, times = new Float64Array(Math.ceil(frames / tenth)), bands = new Float64Array(BANDS);
+  values.forEach((value, i) => {
+    const above = Math.exp(value) - OFFSET;
+    times[Math.floor(Math.floor(i / BANDS) / tenth)] += above, bands[i % BANDS] += above;
+  });
+  const most = (sums) => sums.indexOf(Math.max(...sums)), second = most(times) / 10;
+  const pitch = hertz(edge(most(bands) + 1));
   return `loudest ${second.toFixed(1)} seconds after the beginning, and strongest around ${Number(pitch.toPrecision(2))} Hz`;
 }

@@ -1,8 +1,9 @@
 // The networks, beside the page, so that it stays responsive. Takes { job, sound, about }, tells of { job, done } as it
-// goes and of { job, h, channels } at the end, or of { job, error }. A newer job ends the one before it.
+// goes and of { job, h, channels, spectrograms } at the end, or of { job, error }. A newer job ends the one before it.
 
 import * as ort from "./runtime/ort.wasm.bundle.min.mjs";
 import { Joined, OVERLAP, PIECE_SECONDS, begins } from "./pieces.js";
+import { logMel } from "./spectrogram.js";
 
 ort.env.wasm.numThreads = 1; // more would need headers that a plain host does not send
 const WINDOWS = 8; // of the encoder, at once
@@ -66,7 +67,8 @@ async function work({ job, sound, about }) {
   try {
     const h = await embedded(sound, about, step), channels = {};
     for (const name of names) channels[name] = await separated(name, sound, rate, step);
-    postMessage({ job, h, channels });
+    const spectrograms = [sound, ...Object.values(channels).flat()].map((samples) => logMel(samples, rate));
+    postMessage({ job, h, channels, spectrograms });
   } catch (error) {
     if (!(error instanceof Replaced)) postMessage({ job, error: String(error.message ?? error) });
   }
