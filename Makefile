@@ -100,7 +100,7 @@ test: lint
 
 # What no backend touches is tested once. On JAX the tests compile thousands of small programs and run each a few times:
 # XLA need not optimise, and what one process or model compiled the next one takes from the environment's folder.
-ONCE = data scenes notebooks views/test_hosts.py views/test_prepare.py core/test_backend.py core/test_files.py course/test_artifacts.py course/test_profiles.py course/test_study.py
+ONCE = data scenes notebooks browser views/test_hosts.py views/test_prepare.py core/test_backend.py core/test_files.py course/test_artifacts.py course/test_profiles.py course/test_study.py
 
 test-latest: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/$(LATEST)/compiled
 test-latest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0

@@ -46,7 +46,7 @@ def test_a_folder_of_something_else_stays(build, tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "years of work"
 
 
-def test_halved_kernels_change_h_by_little(build, encoder_of_sounds, tmp_path):
+def test_halved_kernels_change_h_by_little(build, small_encoder, tmp_path):
     import onnxruntime
 
     from sepcl_keras.encoder.export import export_encoder
@@ -55,7 +55,7 @@ def test_halved_kernels_change_h_by_little(build, encoder_of_sounds, tmp_path):
         tmp_path / "encoder.onnx",
         0.1 * np.random.default_rng(0).standard_normal((2, 15_600), dtype="float32"),
     )
-    export_encoder(encoder_of_sounds, path)
+    export_encoder(small_encoder, path)
     before, size = onnxruntime.InferenceSession(path).run(None, {"waveforms": sound})[0], path.stat().st_size
     build.halve(path)
     after = onnxruntime.InferenceSession(path).run(None, {"waveforms": sound})[0]

@@ -296,3 +296,15 @@ def test_the_keyboard_is_enough(opened):
         seen.page.keyboard.press("Enter")
         wait(seen, "#status", "^Done")
         assert not seen.wrong
+
+
+def test_a_network_that_is_not_there_is_said_and_asked_for_again(opened):
+    with opened() as seen:
+        wait(seen, "#status", "^Ready")
+        seen.context.route("**/N.onnx", lambda route: route.abort())
+        seen.page.click("#take")
+        wait(seen, "#error", "^That failed: ")
+        assert seen.wrong and seen.page.locator("#progress").is_hidden()
+        seen.context.unroute("**/N.onnx")
+        seen.page.click("#take")
+        wait(seen, "#status", "^Done")

@@ -79,7 +79,7 @@ async function show({ channels, h, spectrograms }) {
     item.append(player(label, samples, gain));
     return item;
   }));
-  const apart = Object.entries(channels).map(([name, two]) => `${difference(two, sound).toExponential(0)} (${name})`);
+  const apart = Object.entries(channels).map(([name, two]) => `${difference(two, sound).toFixed(8)} (${name})`);
   at("sum").textContent = `All players share one gain, × ${gain.toPrecision(2)}: what sounds quieter is quieter. ` +
     `The channels add up to the mixture; the largest difference is ${apart.join(" and ")}.`;
   at("number").textContent = about.clips.length - (clip ? 1 : 0);
@@ -108,7 +108,13 @@ function pictured(title, samples, text, spectrogram, most, gain) {
 async function record() {
   if (recorder) return recorder.stop();
   say("Waiting for leave to use the microphone.");
-  recorder = await recording((seconds) => { at("clock").textContent = `${Math.floor(seconds)} of ${MOST_SECONDS} s`; });
+  recorder = { stop() {} }; // until there is leave
+  try {
+    recorder = await recording((seconds) => { at("clock").textContent = `${Math.floor(seconds)} of ${MOST_SECONDS} s`; });
+  } catch (error) {
+    recorder = null;
+    throw error;
+  }
   at("record").textContent = "Stop";
   say("Recording. Stop when it is enough.");
   const { bytes } = recorder;

@@ -12,7 +12,12 @@ let latest = 0, queue = Promise.resolve(); // one job at a time: a session runs 
 
 async function network(name) {
   sessions[name] ??= ort.InferenceSession.create(`networks/${name}.onnx`, { executionProviders: ["wasm"] });
-  return sessions[name];
+  try {
+    return await sessions[name];
+  } catch (error) {
+    delete sessions[name]; // to be tried again with the next sound
+    throw error;
+  }
 }
 
 // What the network makes of rows (clips, samples), one after the other in a Float32Array.
