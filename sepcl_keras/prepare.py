@@ -53,7 +53,7 @@ def main(arguments=None):
     make_repeatable(0)
     clips, refused = listed(given.data, given.split)
     print(f"{given.data}: {len(clips)} clips of split {given.split}; --split all takes those of all splits.")
-    samples = None if given.float32 else round(given.seconds * RECIPES["vggish"]["rate"])
+    samples = None if given.float32 else round(given.seconds * SAMPLE_RATE)
     processors = load_processors(given.separator, samples=samples)
     for name, processor in processors.items():
         print(f"{name}: {processor.arithmetic}.")
