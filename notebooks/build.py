@@ -52,7 +52,7 @@ METADATA = {
 
 def generate(source, solutions=True):
     """The text of the notebook that belongs to `source`, the same bytes for the same source; with or without cells
-    tagged `solution`. Those are folded, and so are cells that fetch, record, or are tagged `folded` (their code only)."""
+    tagged `solution`. Those are folded, and so are cells that record, and the code of those tagged `folded`."""
     notebook = jupytext.read(source, fmt="py:percent")
     notebook = strip_output(notebook, keep_output=False, keep_count=False, keep_id=True)
     notebook.metadata = nbformat.from_dict(METADATA)

@@ -21,6 +21,17 @@
 # | **you make** | nothing yet: the separator comes with the library (with other settings it is trained here, once) |
 # | **time** | under a minute to the first separated sound on a CPU (tiny), half a minute for all; on a GPU: not measured yet |
 
+# %% [markdown]
+# ## The question
+#
+# How can a network learn what sounds *are* when nobody tells it their names? This course rebuilds one answer, step by
+# step: *Self-Supervised Learning from Automatically Separated Sound Scenes* (Fonseca et al., WASPAA 2021). Its idea
+# fits in one sentence: **a scene and one of its separated sounds belong together, so train a network to see that they
+# do.** Where the course quotes *the slides*, it means those with which the authors presented the paper: its numbers
+# and tables are taken from there.
+#
+# Before any formula, listen. (The next cells fetch what is missing, take the settings and get ready.)
+
 # %% tags=["parameters"]
 import os
 
@@ -32,7 +43,6 @@ OUT = os.environ.get("SEPCL_OUT")
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import HTML, display
 
 from sepcl_keras.course import notebook
 from sepcl_keras.views.log_mel import LogMel
@@ -43,16 +53,6 @@ course = notebook.setup(PROFILE, DATA, SEED, OUT)
 verdicts = {}  # claims about sounds and training: whether they hold in this run
 
 # %% [markdown]
-# ## The question
-#
-# How can a network learn what sounds *are* when nobody tells it their names? This course rebuilds one answer, step by
-# step: *Self-Supervised Learning from Automatically Separated Sound Scenes* (Fonseca et al., WASPAA 2021). Its idea
-# fits in one sentence: **a scene and one of its separated sounds belong together, so train a network to see that they
-# do.** Where the course quotes *the slides*, it means those with which the authors presented the paper: its numbers
-# and tables are taken from there.
-#
-# Before any formula, listen.
-#
 # ## A scene
 #
 # A **scene**, or **mixture**, is what a microphone hears: several sounds at once. A **separator** is a network that
@@ -231,7 +231,7 @@ if any(my_guess.values()):
     print("you:", sum(my_guess[letter] == number for letter, number in answer.items()), "of", len(answer), "right")
 lines = [f"{letter} belongs to mixture {number}: {', '.join(scenes[clips[number - 1]].labels)}"
          for letter, number in answer.items()]  # fmt: skip
-display(HTML(f"<details><summary>Show the answer</summary>{'<br>'.join(lines)}</details>"))
+notebook.folded("Show the answer", "<br>".join(lines))
 
 # %% [markdown]
 # Scroll on when you have guessed: here are the pictures of the same eight sounds, each channel below its mixture.
@@ -245,6 +245,26 @@ notebook.show_log_mel(
     {title: np.asarray(log_mel(wave[None]))[0] for title, wave in ordered.items()}, len(clips),
     alt="Below each mixture its channel: what is left stands at the same moments, and that alone gives the pair away.",
 )  # fmt: skip
+
+# %% [markdown]
+# Was it easy? *When* something sounds may have told you. So a second round: of each sound **one second, cut at another
+# moment**. Nothing starts or stops together any more.
+
+# %%
+shorter = np.random.default_rng(4)
+clips, sources, order = draw_round(shorter)
+
+
+def second_of(waveform):
+    """The loudest of five seconds that begin at random moments, so that something is heard."""
+    cuts = [waveform[start : start + rate] for start in shorter.integers(0, max(1, len(waveform) - rate), 5)]
+    return max(cuts, key=lambda cut: np.square(cut).sum())
+
+
+game = {f"mixture {i + 1}, a second": second_of(mixtures[clip]) for i, clip in enumerate(clips)}
+game |= {f"channel {'ABCD'[k]}, a second": second_of(channels["S2"][clips[i], sources[i]]) for k, i in enumerate(order)}
+notebook.players(game, rate)
+notebook.folded("Show the answer", ", ".join(f"{'ABCD'[k]} belongs to mixture {i + 1}" for k, i in enumerate(order)))
 
 # %% [markdown]
 # ## Two rules that never learned
@@ -330,9 +350,10 @@ notebook.verdict(verdicts, "cutting at two moments takes most of what timing kne
 # Sound flows from left to right, and each box says which notebook builds it. Blue makes pairs, without any label. Green
 # is the product: the **encoder** and its output, the embedding h. Red, the heads and the losses, is needed for training
 # only and thrown away after it. Violet asks how good h is. The small type gives the shapes of the arrays, for B pairs
-# in a batch and d numbers in h (N always means the untrained snapshot). Names that you do not know yet are explained in the notebook that the box gives.
+# in a batch and d numbers in h. (N always means the untrained snapshot.) Names that you do not know yet are explained in
+# the notebook that the box gives.
 
-# %%
+# %% tags=["folded"]
 path = {  # title: (what it is, shapes, notebook)
     "scenes": ("mixtures of\n1–3 events", "(clips, samples)", "01"),
     "separator\nsnapshots": ("N · F · S1 · S2\nof one run", "(clips, sources,\nsamples)", "02 03 04"),
@@ -348,7 +369,7 @@ after = {
 }
 
 
-# %%
+# %% tags=["folded"]
 def box(axis, x, y, title, text, colour):
     """One station of the path, 1.7 wide and 2 high, with its middle at (x, y)."""
     what, shapes, number = text
@@ -364,7 +385,7 @@ def arrow(axis, start, end):
     axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "0.3", "linewidth": 1.5})
 
 
-# %%
+# %% tags=["folded"]
 def draw_path(axis):
     blue, red, green, violet = notebook.COLOURS[:4]
     for i, (title, text) in enumerate(path.items()):
@@ -380,7 +401,7 @@ def draw_path(axis):
     axis.text(7.3, -2.9, "after training, with h frozen;\nonly now do labels count", ha="right", va="center")
 
 
-# %%
+# %% tags=["folded"]
 figure, axis = plt.subplots(figsize=(14, 5))
 draw_path(axis)
 axis.set(xlim=(-1, 13.6), ylim=(-4, 1.7))
@@ -442,7 +463,7 @@ course.record(
 # **1.** Change one number. The rules got 96 frames of 10 ms each, nearly a second. Predict for S2: do shorter cuts, of 24
 # frames, make colour better or worse? And timing? Then try.
 
-# %%
+# %% tags=["your turn"]
 my_frames = None  # your turn: 24, 48, 192
 if my_frames is not None:
     print({kind: f"{play(channel_mel['S2'], rule, my_frames)[0]:.2f}" for kind, rule in rules.items()})
@@ -457,11 +478,12 @@ for tried in (24, 96, 192):
 # one (`alike` does that). Can you find one that uses neither the average spectrum nor the loudness over time?
 
 
-# %%
+# %% tags=["your turn"]
 def my_rule(mel):
     return None  # your turn
 
 
+# %%
 if my_rule(mixture_mel) is not None:
     assert my_rule(mixture_mel).ndim == 2 and len(my_rule(mixture_mel)) == len(scenes), "a row for each clip"
     assert np.allclose(np.linalg.norm(my_rule(mixture_mel), axis=1), 1, atol=1e-3), "of length one"
@@ -481,7 +503,7 @@ game = {f"mixture {i + 1}": mixtures[clip] for i, clip in enumerate(clips)}
 game |= {f"N, channel {'ABCD'[k]}": channels["N"][clips[i], sources[i]] for k, i in enumerate(order)}
 notebook.players(game, rate)
 told = ", ".join(f"{'ABCD'[k]} belongs to mixture {int(i) + 1}" for k, i in enumerate(order))
-display(HTML(f"<details><summary>Show the answer</summary>{told}</details>"))
+notebook.folded("Show the answer", told)
 
 # %% [markdown]
 # **4.** Give the rule of colour the true sources of two-event scenes instead of channels. Is the game harder for it than with
