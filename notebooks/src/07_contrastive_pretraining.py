@@ -707,8 +707,8 @@ print(f"{paper_size:,} + {1024 - 128} × (2048 + 1) = {paper_size + (1024 - 128)
 # %% tags=["solution"]
 _, _, dull_watch = short_run(temperature=1.0)
 print(f"spread after 30 steps: {dull_watch.spread[-1]:.4f} at τ = 1, {normal_watch.spread[-1]:.4f} at τ = 0.2")
-# With a high τ all negatives push with nearly the same weight, and the push is divided by τ. Adam makes steps of about the
-# same size out of small gradients, so look at which clips move, not at how fast.
+# With a high τ far negatives push nearly as hard as near ones, so that the whole batch is driven apart: on made sounds the
+# spread is larger. That alone is no sign of a good encoder, for pushing everything evenly tells nothing apart.
 
 # %% [markdown]
 # **3.** Are the pairs of some processors easier for the trained encoder than others? Measure alignment and the share of partners
