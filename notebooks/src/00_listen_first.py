@@ -497,6 +497,9 @@ print({name: f"{play(found, restless, 96)[0]:.2f}" for name, found in channel_me
 # **3.** Play another round: another number in `default_rng`. Do N's channels make the game easier or harder for
 # *you*?
 
+# %% tags=["your turn"]
+# your turn: `draw_round(np.random.default_rng(3))`, then `notebook.players` as above, with channels["N"]
+
 # %% tags=["solution"]
 clips, sources, order = draw_round(np.random.default_rng(3))
 game = {f"mixture {i + 1}": mixtures[clip] for i, clip in enumerate(clips)}
@@ -508,6 +511,9 @@ notebook.folded("Show the answer", told)
 # %% [markdown]
 # **4.** Give the rule of colour the true sources of two-event scenes instead of channels. Is the game harder for it than with
 # channels? Why might it be?
+
+# %% tags=["your turn"]
+# your turn: the sources are in `scenes[i].sources`, for i in `pairs`; `rules` and `log_mel` do the rest
 
 # %% tags=["solution"]
 true = np.stack([scenes[i].sources for i in pairs], axis=1)  # (2, clips, samples)

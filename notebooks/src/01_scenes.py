@@ -592,6 +592,10 @@ assert np.abs(hertz - peaks).max() < rate / fft, "the matrix has its bands elsew
 # dB, between the two events of a two-event scene? Work it out (two independent uniform numbers), then check it on the
 # plans.
 
+# %% tags=["your turn"]
+my_difference = None  # your turn: a number in dB; the levels 0…1 of a plan `p` are `p.draws[:, 0]`
+print("yours:", my_difference)
+
 # %% tags=["solution"]
 two = [p.draws[:, 0] for p in train.plans if len(p.events) == 2]  # levels in 0..1
 measured = np.mean([abs(a - b) for a, b in two]) * (GAIN_DB[1] - GAIN_DB[0])
@@ -600,6 +604,9 @@ print(f"expected a third of the range, {(GAIN_DB[1] - GAIN_DB[0]) / 3:.2f} dB; m
 # %% [markdown]
 # **4.** Halve the amplitude of the mixture. By how much does its log-mel change in the loudest cell, and by how much
 # in the quietest? Why not by the same amount?
+
+# %% tags=["your turn"]
+# your turn: compare `log_mel(0.5 * wave)` with `layer`
 
 # %% tags=["solution"]
 half = log_mel(0.5 * wave)
@@ -611,6 +618,9 @@ print(f"loudest cell {drop[loud]:.3f}, quietest {drop[quiet]:.3f}; ln 2 = {np.lo
 # %% [markdown]
 # **5.** Which two classes meet most often in the training scenes, and how often would they meet if classes were drawn
 # independently of each other, each as often as it is?
+
+# %% tags=["your turn"]
+# your turn: `together` counts the scenes of each pair of classes, `labels` those of each class
 
 # %% tags=["solution"]
 meetings = np.triu(together, k=1)
