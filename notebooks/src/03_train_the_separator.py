@@ -588,24 +588,30 @@ def masks_of(separator, waveform):
 # %%
 clear = min((test[record["scene"]] for record in of_two if record["scene"] < 48), key=notebook.overlap)
 coefficients, masks = masks_of(final, clear.mixture)
-pictures = {"mixture": np.log(coefficients + 0.01)}
-pictures |= {f"mask of channel {m + 1}": mask for m, mask in enumerate(masks)}
-pictures |= {f"channel {m + 1} = mixture × mask": np.log(coefficients * mask + 0.01) for m, mask in enumerate(masks)}
+every = np.arange(0, coefficients.shape[1], 8)  # eight neighbours at a time: two signs of four frequencies
+amount = np.add.reduceat(coefficients, every, axis=1)  # (frames, bands)
+kept = [np.add.reduceat(coefficients * mask, every, axis=1) for mask in masks]
+pictures = {"mixture": np.log(amount + 0.01)}
+for m, part in enumerate(kept, start=1):  # a mask means something where there is something to be shared out
+    pictures[f"mask of channel {m}"] = np.where(amount > 0.01 * amount.max(), part / (amount + 1e-9), np.nan)
+pictures |= {f"channel {m} = mixture × mask": np.log(part + 0.01) for m, part in enumerate(kept, start=1)}
+
+# %%
 low, high = pictures["mixture"].min(), np.percentile(pictures["mixture"], 99.8)
 figure, axes = plt.subplots(1, len(pictures), figsize=(14, 2.8), sharey=True)
 for axis, (title, picture) in zip(axes, pictures.items()):
-    is_mask = title.startswith("mask")
-    scale = dict(vmin=0, vmax=1, cmap="gray") if is_mask else dict(vmin=low, vmax=high, cmap="magma")
+    scale = dict(vmin=low, vmax=high, cmap="magma") if "mask of" not in title else dict(vmin=0, vmax=1, cmap="gray")
     place = dict(origin="lower", aspect="auto", extent=(0, len(clear.mixture) / rate, 0, rate / 2000))
     axis.imshow(picture.T, interpolation="nearest", **scale, **place)
-    axis.set(title=title, xlabel="time in s")
-axes[0].set_ylabel("about kHz")
-notebook.show(f"""{" and ".join(clear.labels)}: where one mask is white, the other is dark, in the shapes of the two events. Where the
-mixture is silent the masks may be anything: nothing is there to be shared out.""")
+    axis.set(title=title, xlabel="time in s", facecolor="#c9dcec")  # blue: next to nothing sounds here
+axes[0].set_ylabel("frequency in kHz")
+notebook.show(f"""{" and ".join(clear.labels)}: where one mask is white, the other tends to be dark. In the blue cells hardly
+anything sounds, and no mask matters. Which event does each mask let through, and where does it hesitate, in grey?""")
 
 # %% [markdown]
-# Like a photograph and its negative. That is all that a separator of this kind does: it decides, moment by moment and
-# frequency by frequency, who gets what.
+# Like a photograph and its negative, wherever something sounds. That is all that a separator of this kind does: it decides,
+# moment by moment and frequency by frequency, who gets what. After minutes of training the decisions are not clean: grey
+# cells are shared out, and so an event can be heard faintly in the channel of the other.
 #
 # ### One scene on its way
 #
@@ -681,7 +687,7 @@ for title, index in {"best": order[-1], "median": order[len(order) // 2], "worst
 
 # %% [markdown]
 # In the best scene each channel follows one source. In the median, listen for the other event behind the one that is named:
-# softer, and often only its sharp beginnings. In the worst, look for shapes of *one* event in both channels: the network has
+# softer, or only where it begins. In the worst, look for shapes of *one* event in both channels: the network has
 # divided a sound in time or in frequency instead of telling two apart, and a channel then bears a name that it does not earn.
 #
 # ## 9 · Scenes with one event
@@ -701,7 +707,7 @@ single = test[next(record["scene"] for record in records["S2"] if record["events
 channels = to_numpy(final(single.mixture[None]))[0]
 channels = {f"S2, channel {m + 1}": channel for m, channel in enumerate(channels)}
 notebook.listen({f"mixture = {single.labels[0]}": single.mixture} | channels, rate,
-                alt="One event, and yet both channels have a part of it: parts that are bright in one are dark in the other.")  # fmt: skip
+                alt="One event, and yet both channels have a part of it: the softer one should be silent.")  # fmt: skip
 
 # %% [markdown]
 # Where the event is spread over both channels, the network has *split* one sound, by frequency or by time, instead of

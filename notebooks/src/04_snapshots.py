@@ -239,8 +239,8 @@ figure, axes = plt.subplots(1, 3, figsize=(12, 3.4))
 boxes(axes[0], balance, "louder − quieter channel, dB")
 boxes(axes[1], correlation, "correlation with the mixture")
 boxes(axes[2], distance, "log-mel distance to the mixture")
-notebook.show("""N's channels share the sound about evenly and stay close to the mixture; the more training, the less even the shares and
-the farther from the mixture.""")
+notebook.show("""N's channels share the sound evenly and stay close to the mixture; with training the shares grow uneven, and channels
+move away from the mixture.""")
 quiet = {name: float(np.mean(found < QUIET)) for name, found in level.items()}
 print(f"channels more than {-QUIET:.0f} dB under their mixture:", {name: f"{q:.0%}" for name, q in quiet.items()})
 
