@@ -52,18 +52,21 @@ METADATA = {
 
 def generate(source, solutions=True):
     """The text of the notebook that belongs to `source`, the same bytes for the same source; with or without cells
-    tagged `solution`, which are folded."""
+    tagged `solution`. Those are folded, and so are cells that record, and the code of those tagged `folded`."""
     notebook = jupytext.read(source, fmt="py:percent")
     notebook = strip_output(notebook, keep_output=False, keep_count=False, keep_id=True)
     notebook.metadata = nbformat.from_dict(METADATA)
     path = REPOSITORY.removeprefix("https://").replace("github.com", "github")
     notebook.cells[0].source += f"\n\n{BADGE}{path}/blob/main/notebooks/{source.stem}.ipynb) {GLOSSARY}"
     fetch = FETCH.format(repository=REPOSITORY)
-    notebook.cells.insert(1, nbformat.v4.new_code_cell(fetch))
+    notebook.cells.insert(1, nbformat.v4.new_code_cell(fetch, metadata={"tags": ["folded"]}))
     for index, cell in enumerate(notebook.cells):
         tags = cell.metadata.get("tags", [])
-        folded = {"jupyter": {"source_hidden": True, "outputs_hidden": True}} if "solution" in tags else {}
-        cell.metadata = nbformat.from_dict(({"tags": tags} if tags else {}) | folded)
+        if "course.record(" in cell.source and cell.cell_type == "code":  # for the tests, not for the reader
+            tags = [*tags, "record"]
+        hidden = {"source_hidden": True} if {"solution", "folded", "record"} & set(tags) else {}
+        hidden |= {"outputs_hidden": True} if {"solution", "record"} & set(tags) else {}
+        cell.metadata = nbformat.from_dict(({"tags": tags} if tags else {}) | ({"jupyter": hidden} if hidden else {}))
         cell.id = f"{source.stem[:2]}-{index:03d}"  # jupytext draws new ones each time
     if not solutions:
         notebook.cells = [cell for cell in notebook.cells if "solution" not in cell.metadata.get("tags", [])]

@@ -60,21 +60,30 @@ def show(alt, said=True):
         display(Markdown(f"*{alt}*"))
 
 
-def hard_to_follow(scene):
-    """Small where a scene's two events are about equally loud and differ in their frequencies."""
-    first, second = np.abs(np.fft.rfft(scene.sources))  # magnitudes of all frequencies
-    loudness = np.linalg.norm(first), np.linalg.norm(second)
-    alike = first @ second / np.prod(loudness)  # 1: the same spectrum, 0: no frequency in common
-    return alike + abs(20 * np.log10(loudness[0] / loudness[1])) / 10  # 1 for a difference of 10 dB
+def overlap(scene):
+    """How far a scene's two events share the cells of its spectrogram, 0 to 1: small where they can be told apart."""
+    first, second = np.exp(np.asarray(LogMel()(np.float32(scene.sources))), dtype="float64")  # (frames, mels) each
+    return np.minimum(first, second).sum() / min(first.sum(), second.sum())
+
+
+def folded(title, text):
+    """An answer that shows when its title is clicked."""
+    display(HTML(f"<details><summary>{html.escape(title)}</summary>{text}</details>"))
 
 
 def players(waveforms, sample_rate=16_000):
-    """Players, three a row, for a dict from title to waveform (samples,), at one gain, so that quiet stays quiet."""
-    peak = max(np.abs(waveform).max() for waveform in waveforms.values())
+    """Players, three a row, for a dict from title to waveform (samples,), at one gain, so that quiet stays quiet.
+
+    It brings what all but a thousandth of the samples of the loudest stay below to 0.9; a lone click above that is
+    rounded off, or it would make all else faint.
+    """
+    peak = max(np.quantile(np.abs(waveform), 0.999) for waveform in waveforms.values())
     gain = 0.9 / peak if peak > 0 else 1.0
     cells = []
     for title, waveform in waveforms.items():
-        player = Audio(waveform * gain, rate=sample_rate, normalize=False)._repr_html_()
+        loud, above = waveform * gain, np.maximum(np.abs(waveform * gain) - 0.9, 0)
+        heard = loud - np.sign(loud) * (above - 0.1 * np.tanh(above / 0.1))
+        player = Audio(heard, rate=sample_rate, normalize=False)._repr_html_()
         label = html.escape(title, quote=True)
         player = player.replace("<audio ", f'<audio style="width:300px" aria-label="{label}" ')  # wide enough to seek
         cells.append(f"<td style='text-align:center;padding:4px 10px'>{html.escape(title)}<br>{player}</td>")

@@ -72,7 +72,8 @@ def test_notebook_is_valid_and_minimal(build, folder):
     assert f"git+{build.REPOSITORY}'" in notebook.cells[1].source
     assert [cell.id for cell in notebook.cells] == ["03-000", "03-001", "03-002", "03-003"]
     folded = {"source_hidden": True, "outputs_hidden": True}
-    kept = [{}, {}, {"tags": ["parameters"]}, {"tags": ["solution"], "jupyter": folded}]
+    fetch = {"tags": ["folded"], "jupyter": {"source_hidden": True}}
+    kept = [{}, fetch, {"tags": ["parameters"]}, {"tags": ["solution"], "jupyter": folded}]
     assert [cell.metadata for cell in notebook.cells] == kept
     assert all(cell.outputs == [] and cell.execution_count is None for cell in notebook.cells[1:])
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
@@ -130,7 +131,7 @@ def test_solutions_are_folded_and_students_get_none(build, folder, capsys):
     build.main([], folder)
     cells = nbformat.read(folder / "03_dogs.ipynb", 4).cells
     (solution,) = [cell for cell in cells if "solution" in cell.metadata.get("tags", [])]
-    assert not any("jupyter" in cell.metadata for cell in cells if cell is not solution)
+    assert [cell.id for cell in cells if "jupyter" in cell.metadata] == ["03-001", solution.id]
     assert build.main(["--student", str(folder / "student")], folder) == 0
     ours = nbformat.read(folder / "student" / "03_dogs.ipynb", 4).cells
     assert [cell.id for cell in ours] == [cell.id for cell in cells if cell is not solution]

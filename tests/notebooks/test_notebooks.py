@@ -134,6 +134,10 @@ def test_players_share_one_gain_and_take_silence(monkeypatch):
     assert not heard[2].any() and "loud &amp; clear" in shown[0] and shown[0].count("<audio") == 3
     assert 'aria-label="loud &amp; clear"' in shown[0]
     notebook.players({"silent": np.zeros(4)})
+    click = np.full(4000, 0.1)
+    click[7] = 9.0
+    notebook.players({"with a click": click})
+    np.testing.assert_allclose(heard[-1][[3, 7]], [0.9, 1.0], rtol=1e-6)
 
 
 def test_a_verdict_is_told_and_kept_and_stops_nothing(capsys):
