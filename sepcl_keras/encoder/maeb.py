@@ -7,8 +7,7 @@
     print(mteb.mock_run(model))  # mteb's own check, on made sounds
     mteb.evaluate(model, mteb.get_benchmark("MAEB(v1, audio-only)"))  # downloads its data
 
-mteb needs torch, Keras may run on any backend; but where TensorFlow 2.21 is imported before torch's triton 3.8, Python
-ends in a segmentation fault, so with all of them installed choose KERAS_BACKEND=torch. mteb keeps results by name and
+mteb needs torch, so KERAS_BACKEND=torch is the choice that was tried throughout. mteb keeps results by name and
 revision; the revision here is made of the weights, so that no encoder gets another one's results. MAEB's tasks that
 compare sounds with texts need a text encoder too; mteb leaves them out.
 
