@@ -6,5 +6,7 @@ def run_litert(path, name, batch):
     try:
         from ai_edge_litert.interpreter import Interpreter
     except ImportError:
-        from tensorflow.lite import Interpreter
+        import tensorflow as tf
+
+        Interpreter = tf.lite.Interpreter
     return Interpreter(str(path)).get_signature_runner()(**{name: batch})
