@@ -4,9 +4,9 @@
 def run_litert(path, name, batch):
     """Outputs by name of a file for one input, of whatever shape."""
     try:
-        from ai_edge_litert import interpreter as runtime
+        from ai_edge_litert.interpreter import Interpreter
     except ImportError:
         import tensorflow as tf
 
-        runtime = tf.lite
-    return runtime.Interpreter(str(path)).get_signature_runner()(**{name: batch})
+        Interpreter = tf.lite.Interpreter
+    return Interpreter(str(path)).get_signature_runner()(**{name: batch})
