@@ -18,7 +18,7 @@ def mixture_consistency(mixture, sources, weights):
     """The sources (clips, sources, samples), to which what they lack of the mixture (clips, samples) is shared out by
     weights (clips, sources) that sum to one, so that they sum to the mixture."""
     missing = mixture - ops.sum(sources, axis=1)
-    return sources + weights[:, :, None] * missing[:, None, :]
+    return sources + ops.expand_dims(weights, 2) * ops.expand_dims(missing, 1)  # no [:, None]: LiteRT has none
 
 
 def energy_weights(sources):
@@ -138,7 +138,8 @@ class TDCNPlusPlus(Network):
             x = block(x)
         masks = self.masks(x)
         masks = ops.reshape(masks, (-1, ops.shape(masks)[1], c["num_sources"], c["num_basis"]))
-        masked = ops.transpose(masks * coefficients[:, :, None], (0, 2, 1, 3))  # (clips, sources, frames, basis)
+        masked = masks * ops.expand_dims(coefficients, 2)
+        masked = ops.transpose(masked, (0, 2, 1, 3))  # (clips, sources, frames, basis)
         sources = self.overlap_add(self.decoder(masked), ops.shape(mixture)[-1])
         # In float32 whatever the policy: the sum over channels is the mixture to the last bits.
         mixture, sources = ops.cast(mixture, "float32"), ops.cast(sources, "float32")

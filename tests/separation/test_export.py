@@ -1,15 +1,18 @@
-"""The separator as ONNX: what another program computes from the file is what Keras computes."""
+"""The separator exported: what another program computes from the file is what Keras computes."""
 
 import importlib.util
 
+import keras
 import numpy as np
 import pytest
 from keras.ops import convert_to_numpy as to_numpy
+from litert import run_litert
 
 from sepcl_keras.core.checks import BadInput
 from sepcl_keras.separation.export import export_separator
 from sepcl_keras.separation.network import TDCNPlusPlus
 
+on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="written by Keras on TensorFlow")
 SIZES = dict(num_basis=40, bottleneck=24, hidden=48, dilations=(1, 2, 4), repeats=2)
 
 
@@ -53,6 +56,47 @@ def test_onnxruntime_gives_what_keras_gives_at_any_length_and_batch(options, tmp
     (channels,) = session.run(None, {"mixture": mixtures})
     np.testing.assert_allclose(channels[:1], to_numpy(separator(mixtures[:1])), atol=1e-4)
     np.testing.assert_allclose(channels[1].sum(axis=0), 0, atol=1e-6)
+
+
+@on_tensorflow
+@pytest.mark.parametrize("format", ["saved_model", "litert", "litert_int8"])
+@pytest.mark.parametrize("options", [{}, {"num_sources": 3, "consistency": "energy", "long_skips": True}], ids=str)
+def test_tensorflow_and_litert_give_what_keras_gives_at_any_length_and_batch(format, options, tmp_path):
+    import tensorflow as tf
+
+    separator, path = made(**options), tmp_path / "separator"
+    export_separator(separator, path, format)
+    assert [each.name for each in tmp_path.iterdir()] == ["separator"]
+    loaded = tf.saved_model.load(str(path)) if format == "saved_model" else None
+    for clips, samples in ((1, 4000), (3, 1237), (2, 41), (1, 40), (2, 7)):
+        mixtures = sounds(clips, samples)
+        channels = loaded.serve(mixtures).numpy() if loaded else run_litert(path, "mixture", mixtures)["channels"]
+        expected = to_numpy(separator(mixtures))
+        assert channels.shape == expected.shape == (clips, separator.config["num_sources"], samples)
+        np.testing.assert_allclose(channels.sum(axis=1), mixtures, atol=1e-5)
+        if format != "litert_int8":
+            np.testing.assert_allclose(channels, expected, atol=1e-4 * np.abs(expected).max())
+        else:
+            cosine = np.sum(channels * expected) / np.linalg.norm(channels) / np.linalg.norm(expected)
+            assert cosine > (0.999 if samples > 1_000 else 0.97)  # measured: 0.9999 and 0.98
+
+
+@on_tensorflow
+def test_one_of_half_precision_is_written_in_float32(tmp_path):
+    separator, half = made(), TDCNPlusPlus(**SIZES, dtype="mixed_bfloat16")
+    half.build((None, None))
+    half.set_weights(separator.get_weights())
+    export_separator(half, tmp_path / "separator.tflite", "litert")
+    mixtures = sounds(1, 1_000)
+    channels = run_litert(tmp_path / "separator.tflite", "mixture", mixtures)["channels"]
+    np.testing.assert_allclose(channels, to_numpy(separator(mixtures)), atol=1e-5)
+    assert half.dtype_policy.name == "mixed_bfloat16"
+
+
+@pytest.mark.skipif(keras.backend.backend() == "tensorflow", reason="about other backends")
+def test_what_tensorflow_makes_is_refused_elsewhere(tmp_path):
+    with pytest.raises(BadInput, match="a litert, but Keras runs on .*; expected KERAS_BACKEND=tensorflow"):
+        export_separator(made(), tmp_path / "separator", "litert")
 
 
 def test_one_that_is_not_built_is_built(tmp_path):
