@@ -282,7 +282,7 @@ for axis, (data, found) in zip(axes[0], results.items()):
             axis.plot(("1", "5", "20", "all"), mean, marker=".", linestyle=style, color=colour, label=name)
     axis.set(title=data, xlabel="labelled clips a class, at least", ylabel="mAP, linear probe")
 axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-notebook.show("All curves rise with the number of labels; which of the dotted ones is the best depends on that number.")
+notebook.show("All curves rise with the number of labels; which of the two grey ones is higher depends on that number.")
 
 # %%
 without_learning = ("log-mel statistics", "random projection", "untrained encoder")  # the best of them is the bar
