@@ -119,10 +119,12 @@ def test_a_figure_leaves_with_its_sentence_and_is_closed(monkeypatch):
     shown = []
     monkeypatch.setattr(notebook, "display", lambda *items, **more: shown.append((items, more)))
     notebook.plt.plot([1, 2])
-    notebook.show("A line rises.")
+    notebook.show("""A "line"
+        rises.""")
     ((picture,), more), ((caption,), _) = shown
     assert base64.b64decode(picture["image/png"]).startswith(b"\x89PNG")
-    assert more["metadata"] == {"image/png": {"alt": "A line rises."}} and "A line rises." in caption.data
+    assert more["metadata"] == {"image/png": {"alt": 'A "line" rises.'}} and 'A "line" rises.' in caption.data
+    assert picture["text/html"].startswith("<img ") and 'alt="A &quot;line&quot; rises."' in picture["text/html"]
     assert not notebook.plt.get_fignums()
 
 
