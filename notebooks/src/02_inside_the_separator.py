@@ -346,9 +346,7 @@ for axis, (name, network) in zip(axes, both.items()):
     axis.use_sticky_edges = False  # or the longest bar would touch the edge of the axes
     axis.set_title(f"{name}: {len(side)} blocks see {total:,} samples = {total / rate:.2f} s")
     assert total == network.receptive_field, "as the library has it"
-notebook.show(
-    "Within a series the bars double; the next series begins with small steps again. Compare the seconds, not the blocks."
-)
+notebook.show("Within a series the bars double; the next begins with small steps again. Compare seconds, not blocks.")
 
 # %%
 rows = []

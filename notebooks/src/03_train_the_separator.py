@@ -360,7 +360,7 @@ axis.axhline(scores["all in one"]["gain"], color="0.4", linestyle=":", label="al
 axis.set(xlabel="step", ylabel="gain over halves in dB")
 axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 notebook.show(
-    "The untrained network starts at halves or a little below; training lifts the gain fast at first, then ever more slowly."
+    "The untrained network starts at halves or a little below; training lifts the gain fast at first, then slowly."
 )
 
 # %% [markdown]
@@ -419,9 +419,7 @@ for axis, (title, curve) in zip(axes, {"estimate": estimate, "along the source":
     axis.plot(t[:120], curve[:120])
     axis.set(title=title, xlabel="sample")
 axes[-1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-notebook.show(
-    "The estimate is the sum of the other two: a softer copy of the source, and a fast tone that does not belong."
-)
+notebook.show("The estimate is the sum of the other two: a softer copy of the source, and a tone that does not belong.")
 
 # %% [markdown]
 # **Question.** What happens to SI-SNR if the estimate is made ten times louder?
@@ -511,9 +509,7 @@ for name in ("N", "S2", "ideal"):
     axis.plot(np.sort(improvement[name]), np.linspace(0, 1, len(improvement[name])), ".-", label=label)
 axis.axvline(0, color="0.3", linestyle="--", label="mixture itself")
 lowest = min(map(np.min, improvement.values()))
-axis.set(
-    xlabel="SI-SNR improvement in dB (what is above 40 lies outside)", ylabel="share of scenes below", xlim=(lowest, 40)
-)
+axis.set(xlabel="SI-SNR improvement in dB (up to 40)", ylabel="share of scenes below", xlim=(lowest, 40))
 axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
 notebook.show("""Each line rises from the worst scene to the best. N lies close to 0; S2 lies to the right of N, but crosses 0 on its way; the
 oracle lies right of both.""")
@@ -659,9 +655,7 @@ for axis in axes[:, 0]:
     notebook.mel_axis(axis)
 figure.supxlabel("time in s", fontsize=10)
 figure.colorbar(picture, ax=axes, label="log-mel (+0.7: twice)")
-notebook.show(
-    "From left to right in a line, the other event fades and the line's own stays, until it looks like the source."
-)
+notebook.show("From left to right in a line, the other event fades and the line's own stays: it nears the source.")
 
 # %% [markdown]
 # Usually from S1 on; F still hands out the mixture. What fades from left to right within a line should be the *other* event, and what stays the line's own. A number below
@@ -692,9 +686,7 @@ for title, index in {"best": order[-1], "median": order[len(order) // 2], "worst
     assert np.allclose(channels.sum(axis=0), scene.mixture, atol=1e-4), "the channels sum to the mixture"
     print(f"{title}: {scene.place}, improvement {ours:+.1f} dB (ideal mask {ideal:+.1f} dB)")
     show(
-        scene,
-        channels[record["channels"]],
-        f"The {title} scene: compare each channel with the source of the same name.",
+        scene, channels[record["channels"]], f"The {title} scene: compare each channel with the source it is named by."
     )
 
 # %% [markdown]

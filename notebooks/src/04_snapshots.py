@@ -170,7 +170,7 @@ boxes(axis, improvement, "SI-SNR improvement in dB")
 axis.axhline(0, color="0.4", linestyle="--", linewidth=1, label="the mixture as every channel")
 axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
 notebook.show(
-    "From snapshot to snapshot the boxes rise, and grow longer: some scenes gain much, others lose. A dot is a scene."
+    "From snapshot to snapshot the boxes rise and grow longer: some scenes gain, others lose. A dot is a scene."
 )
 for name, found in improvement.items():
     print(f"{name:<3} median {np.median(found):+.2f} dB over {len(found)} two-event test scenes, "
@@ -337,9 +337,7 @@ with tempfile.TemporaryDirectory() as folder:
     sounds = {output.stem: soundfile.read(output, dtype="float32")[0] for output in (path, *outputs)}  # (samples,)
 parts = np.array([sounds[output.stem] for output in outputs])  # (channels, samples)
 assert np.abs(parts.sum(axis=0) - sounds["recording"]).max() < 1e-4, "they still sum to the file"
-notebook.listen(
-    sounds, rate, alt="The file and its two channels, from pieces that overlap: no edge stands where pieces meet."
-)
+notebook.listen(sounds, rate, alt="The file and its two channels: no edge stands where pieces meet.")
 
 # %% [markdown]
 # You should not: each piece fades into the next, and the channels of the overlap decide which is which. To separate a file of your own, give its path in place of `path`, and a folder that is not temporary. The pieces are 20 s
@@ -377,10 +375,7 @@ course.record(
 # the perfect one, the true sources themselves? Predict both for the scene above.
 
 # %% tags=["your turn"]
-my_halves, my_perfect = (
-    None,
-    None,
-)  # your turn: two numbers in dB, then `si_snr_improvement(sources, estimates, mixture)`
+# your turn: write down two numbers in dB, then try `si_snr_improvement(scene.sources, estimates, scene.mixture)`
 
 # %% tags=["solution"]
 halves = np.stack([scene.mixture / 2, scene.mixture / 2])
@@ -437,9 +432,7 @@ def check_join(join):
     if joined.shape != expected.shape:
         return print(f"not yet: expected {len(expected):,} samples, found {len(joined):,}")
     far = np.abs(joined - expected).max()
-    print(
-        "right: the sound is whole" if far < 1e-5 else f"not yet: off by up to {far:.3f}; do the two fades add to one?"
-    )
+    print("right: the sound is whole" if far < 1e-5 else f"not yet: off by {far:.3f}; do the two fades add to one?")
 
 
 check_join(join)

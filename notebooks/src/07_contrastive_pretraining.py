@@ -493,9 +493,7 @@ for name, seen in (("τ = 0.2", normal_history), ("τ = 0.01", cold_history)):
 axis.axhline(little_chance, color="0.4", linestyle="--", label=f"chance {little_chance:.2f}")
 axis.set(xlabel="step", ylabel="NT-Xent", ylim=(0, None))
 axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
-notebook.show(
-    "At τ = 0.2 the loss begins near chance. Where does the line of τ = 0.01 begin, and how long does it take to get there?"
-)
+notebook.show("At τ = 0.2 the loss begins near chance. At τ = 0.01 it begins higher, and takes steps to get there.")
 cold_start = cold_history["first_losses"][0]
 notebook.verdict(verdicts, "at τ = 0.01 the first loss is above chance", cold_start > little_chance,
                  f"{cold_start:.2f} against {little_chance:.2f}")  # fmt: skip
@@ -620,7 +618,7 @@ axis.axvline(-20, color="0.4", linestyle="--", label="counted as missed")
 axis.set(xlabel="level of a crop relative to its clip in dB (−60 and less counted at −60)", ylabel="crops")
 axis.legend()
 notebook.show(
-    "Most crops are about as loud as their clip, at 0 dB. All that lies left of the dashed line hears next to nothing."
+    "Most crops are about as loud as their clip, at 0 dB. Those left of the dashed line hear next to nothing."
 )
 
 # %% [markdown]
@@ -697,11 +695,8 @@ print("kept: results/07.json")
 
 # %% tags=["your turn"]
 parameters_1024 = None  # your turn: a number
-print(
-    "yours:",
-    parameters_1024,
-    "· its last three digits are right" if (parameters_1024 or 0) % 1000 == 616 else "· not yet",
-)
+ends_right = (parameters_1024 or 0) % 1000 == 616
+print("yours:", parameters_1024, "· its last three digits are right" if ends_right else "· not yet")
 
 # %% tags=["solution"]
 print(f"{paper_size:,} + {1024 - 128} × (2048 + 1) = {paper_size + (1024 - 128) * (2048 + 1):,}")
@@ -791,9 +786,7 @@ def check_accumulated(step):
     moved = [ops.convert_to_numpy(w) - b for w, b in zip(model.trainable_weights, before)]
     expected = [(one + other) / 2 - b for one, other, b in zip(*ends, before)]
     far = max(np.abs(m - e).max() for m, e in zip(moved, expected)) / max(np.abs(e).max() for e in expected)
-    print(
-        "right: it ends in the middle" if far < 1e-2 else f"not yet: the update is off by {far:.0%} of the largest one"
-    )
+    print("right: it ends in the middle" if far < 1e-2 else f"not yet: off by {far:.0%} of the largest update")
 
 
 check_accumulated(accumulated_step)

@@ -122,9 +122,7 @@ figure, axis = plt.subplots(figsize=(7.5, 3.2))
 dumbbells(axis, alone, joint, "mAP on AudioSet, slides' Table 4 (the axis does not start at 0)")
 axis.set_ylabel("processors")
 axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-notebook.show(
-    "A line for each choice of processors: the square, with coincidence, lies right of the dot where it helps."
-)
+notebook.show("A line for each choice: the square, with coincidence, lies right of the dot where coincidence helps.")
 
 # %%
 gain = joint - alone

@@ -50,12 +50,18 @@ def _one_sentence(shell, kind, value, traceback, tb_offset=None):
 
 def show(alt, said=True):
     """Shows the figure that was drawn last, and, if it is to be `said`, under it the sentence `alt`: what to see in it,
-    which is the picture's text for those who cannot."""
+    which is the picture's text for those who cannot.
+
+    The sentence is in the picture's metadata, where the site takes it from, and in HTML, which JupyterLab, Colab and
+    nbconvert prefer: what they make of a bare picture has no text.
+    """
+    alt = " ".join(alt.split())
     figure, buffer = plt.gcf(), io.BytesIO()
     figure.savefig(buffer, format="png", bbox_inches="tight")
     plt.close(figure)
-    picture = {"image/png": base64.b64encode(buffer.getvalue()).decode(), "text/plain": alt}
-    display(picture, raw=True, metadata={"image/png": {"alt": alt}})
+    png, text = base64.b64encode(buffer.getvalue()).decode(), html.escape(alt, quote=True)
+    image = f'<img style="max-width:100%" alt="{text}" src="data:image/png;base64,{png}">'
+    display({"text/html": image, "image/png": png, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
     if said:
         display(Markdown(f"*{alt}*"))
 

@@ -100,14 +100,31 @@ def test_a_stub_stands_before_its_solution(path):
             assert any("solution" in tag for tag in tags[index + 1 : index + 3]), cell.source[:80]
 
 
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=NAMES)
+def test_nothing_rests_on_a_solution(path):
+    """What a student's copy lacks, no other cell uses."""
+    made, used = {True: set(), False: set()}, set()
+    for cell in cells(path, "code"):
+        nodes, solves = list(ast.walk(ast.parse(cell.source))), "solution" in cell.metadata.get("tags", [])
+        names = {node.id: node.ctx for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+        made[solves] |= {*names, *(node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef))}
+        aliases = [alias for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
+        made[solves] |= {(alias.asname or alias.name).split(".")[0] for alias in aliases}
+        made[solves] |= {node.arg for node in nodes if isinstance(node, ast.arg)}
+        used |= set() if solves else {node.id for node in nodes if isinstance(node, ast.Name)} - set(names)
+    assert not used & (made[True] - made[False])
+
+
 def test_a_figure_leaves_with_its_sentence_and_is_closed(monkeypatch):
     shown = []
     monkeypatch.setattr(notebook, "display", lambda *items, **more: shown.append((items, more)))
     notebook.plt.plot([1, 2])
-    notebook.show("A line rises.")
+    notebook.show("""A "line"
+        rises.""")
     ((picture,), more), ((caption,), _) = shown
     assert base64.b64decode(picture["image/png"]).startswith(b"\x89PNG")
-    assert more["metadata"] == {"image/png": {"alt": "A line rises."}} and "A line rises." in caption.data
+    assert more["metadata"] == {"image/png": {"alt": 'A "line" rises.'}} and 'A "line" rises.' in caption.data
+    assert picture["text/html"].startswith("<img ") and 'alt="A &quot;line&quot; rises."' in picture["text/html"]
     assert not notebook.plt.get_fignums()
 
 
