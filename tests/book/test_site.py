@@ -74,6 +74,10 @@ def test_formulas_are_there_and_nothing_is_left_of_their_source(site):
     assert "<math" in text and "$$" not in text and "\\frac" not in text.replace("\\\\frac", "")
 
 
+def test_tables_that_a_notebook_printed_are_tables(site):
+    assert not [path.name for path in site.glob("[0-9]*.html") if "| --- |" in path.read_text("utf-8")]
+
+
 def wav(samples, rate=16_000):
     file = io.BytesIO()
     soundfile.write(file, samples, rate, format="WAV", subtype="PCM_16")
