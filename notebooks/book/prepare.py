@@ -16,11 +16,18 @@ import nbformat
 import soundfile
 from PIL import Image
 
-HIDDEN = {"parameters": "the parameters", "solution": "a solution", "log": "the log"}
+FOLDED = {  # tag → what of the cell is folded, and the words for it
+    "parameters": ("cell", "the parameters"),
+    "solution": ("cell", "a solution"),
+    "record": ("cell", "what is recorded"),
+    "folded": ("input", "the code"),
+    "log": ("output", "the log"),
+}
 LONG = 25  # lines of printing that are folded
 BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\(([^)]*)\)")
 AUDIO = re.compile(r'<audio.*?src="data:audio/wav;base64,([^"]*)".*?</audio>', re.DOTALL)
 PLAYER = re.compile(r"<td[^>]*>(?P<title>(?:(?!<t[dr]|<br).)*)<br>\s*(?P<audio><audio.*?</audio>)\s*</td>", re.DOTALL)
+GLOSSARY = re.compile(r"https://[^)\s]*/glossary\.md")
 EXERCISE = re.compile(r"^\*\*(\d+)\.\*\* +(.*)", re.DOTALL | re.MULTILINE)
 HEADING = re.compile(r"^#+ +(.*)", re.MULTILINE)
 
@@ -102,9 +109,10 @@ def exercise(source, name):
     return source[: match.start()] + told, label
 
 
-def fold(cell, what):
-    cell.metadata.tags = [*cell.metadata.get("tags", []), "hide-output" if what == "log" else "hide-cell"]
-    cell.metadata.mystnb = {f"code_prompt_{do}": f"{do.title()} {HIDDEN[what]}" for do in ("show", "hide")}
+def fold(cell, tag):
+    part, words = FOLDED[tag]
+    cell.metadata.tags = [*cell.metadata.get("tags", []), f"hide-{part}"]
+    cell.metadata.mystnb = {f"code_prompt_{do}": f"{do.title()} {words}" for do in ("show", "hide")}
 
 
 def page(path, media):
@@ -121,7 +129,7 @@ def page(path, media):
         if cell.cell_type == "markdown":
             end_of_solution()
             section = (HEADING.findall(cell.source) or [section])[-1]
-            cell.source = BADGE.sub(r"[Open in Colab](\1)", cell.source)
+            cell.source = GLOSSARY.sub("glossary.md", BADGE.sub(r"[Open in Colab](\1)", cell.source))
             exercises = exercises or "## Exercises" in cell.source
             if exercises:
                 cell.source, label = exercise(cell.source, path.stem)
@@ -142,13 +150,10 @@ def page(path, media):
                 alt, own = described(output, cell, section)
                 figures, lacking = figures + 1, lacking + (not own)
                 output.data = {"text/html": figure(data["image/png"], alt, media)}
-        streams = all(output.output_type == "stream" for output in cell.outputs)
-        for what, holds in (
-            ("parameters", "parameters" in tags), ("solution", "solution" in tags), ("log", streams and lines > LONG),
-        ):  # fmt: skip
-            if holds:
-                fold(cell, what)
-                break
+        if lines > LONG and all(output.output_type == "stream" for output in cell.outputs):
+            tags = [*tags, "log"]
+        for tag in [tag for tag in FOLDED if tag in tags][:1]:
+            fold(cell, tag)
         cells.append(cell)
     end_of_solution()
     notebook.cells = cells
