@@ -18,6 +18,7 @@ bibtex_bibfiles = ["references.bib"]
 bibtex_reference_style = "author_year"
 
 nb_execution_mode = "off"  # they were executed
+nb_render_markdown_format = "myst"  # tables that a notebook prints
 nb_ipywidgets_js = {}  # would be fetched
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence"]
 myst_heading_anchors = 3

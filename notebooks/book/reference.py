@@ -68,7 +68,7 @@ def folder_page(folder):
             nodes = public(module.body)
         if nodes:
             name = f"{title}.{path.stem}"
-            parts += [f"## {title}.{path.stem}", f"```{{py:module}} {name}\n```"]
+            parts += [f"## {folder.name}.{path.stem}", f"```{{py:module}} {name}\n```"]
             parts += [markdown(ast.get_docstring(module) or ""), *map(described, nodes)]
     return "\n\n".join(parts) + "\n"
 
