@@ -19,7 +19,7 @@ work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 "${PYTHON:-python3}" -m venv "$work/venv"
 "$work/venv/bin/python" -m pip install -q --disable-pip-version-check --only-binary :all: \
-  torch==2.14.1 numpy==2.5.5 xares==0.1.3 torchaudio==2.11.1
+  torch==2.14.1 numpy==2.3.5 xares==0.1.3 torchaudio==2.11.1
 cd "$work"
 export PYTHONNOUSERSITE=1 CUDA_VISIBLE_DEVICES=
 cat > check.py <<'PY'

@@ -17,7 +17,7 @@ REPOSITORY = PROJECT["urls"]["repository"]
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/"
 )
-GLOSSARY = f"· [Glossary]({REPOSITORY}/blob/main/notebooks/glossary.md)"
+GLOSSARY = f"· [Glossary]({REPOSITORY}/blob/main/notebooks/book/glossary.md)"
 FETCH = """\
 import importlib.util
 import os

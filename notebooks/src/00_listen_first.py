@@ -61,7 +61,7 @@ verdicts = {}  # claims about sounds and training: whether they hold in this run
 #
 # > **Where the separator comes from.** With the *profile* `tiny` (sizes that fit a laptop), made sounds and seed 0 it
 # > is already trained and comes with the library. With other settings, or with `SEPCL_TRAIN=1`, the next cell trains
-# > it: that takes minutes, *happens once*, and shows a line every few seconds. The cell says which of these it did.
+# > it: that takes minutes, *happens once*, and tells in about ten lines how it goes. The cell says which of these it did.
 
 # %%
 snapshots, _ = course.snapshots()  # name -> separator

@@ -150,11 +150,21 @@ def measured(course, todo, jobs):
         pool.shutdown(cancel_futures=True)
 
 
+def possible(course):
+    """The plan's runs that these sounds allow: of recorded scenes nobody knows the true sources."""
+    rows = read_rows()
+    unknown = {name for name, row in rows.items() if course.listing and TRUE_SOURCES in row.processors}
+    for name in sorted(unknown):
+        print(f"{course.bank.name}: {name!r} is left out; recorded scenes have no known sources.", flush=True)
+    return [(name, seed) for name, seed in plan() if name not in unknown]
+
+
 def run(course, path, jobs=1):
     """Does what is planned and not in the file `path` yet, `jobs` runs at a time; adds each to the file as it ends."""
     done = {record["id"] for record in read(path)}
-    todo = [(name, seed) for name, seed in plan() if fingerprint(definition(course, name, seed)) not in done]
-    print(f"{len(plan())} runs planned, {len(plan()) - len(todo)} of them in {path}", flush=True)
+    planned = possible(course)
+    todo = [(name, seed) for name, seed in planned if fingerprint(definition(course, name, seed)) not in done]
+    print(f"{len(planned)} runs planned, {len(planned) - len(todo)} of them in {path}", flush=True)
     add(path)
     machine = {"processor": processor(), "gpu": has_gpu(), "cores": os.cpu_count()}
     machine |= {"keras": keras.__version__, "python": platform.python_version()}

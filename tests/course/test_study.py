@@ -105,6 +105,15 @@ def test_what_stops_a_run_in_a_process_of_its_own_is_told_by_its_name(course, tm
         study.run(course, tmp_path / "made.jsonl", 2)
 
 
+def test_of_recorded_scenes_the_row_of_true_sources_is_left_out_and_said_so(course, monkeypatch, capsys):
+    everything = study.possible(course)
+    assert everything == plan() and not capsys.readouterr().out
+    monkeypatch.setattr(course, "listing", object())
+    left = {name for name, _ in everything} - {name for name, _ in study.possible(course)}
+    assert left == {"true sources"}
+    assert "'true sources' is left out; recorded scenes have no known sources" in capsys.readouterr().out
+
+
 WHOLE = record("S2", 1)
 DAMAGED = [
     (b"{", "Expecting property name"),
