@@ -68,7 +68,8 @@ def main(arguments=None):
     failed = sphinx(
         ["-W", "--keep-going", "-q", "-b", "html", "-d", str(options.out / "doctrees"), str(source), str(site)]
     )
-    mend(site)
+    if not failed:
+        mend(site)
     if lacking:
         print(f"{lacking} of {figures} figures have no sentence of their own as alternative text: CONTRIBUTING.md.")
     if not failed:

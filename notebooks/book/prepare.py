@@ -118,28 +118,30 @@ def fold(cell, tag):
 def page(path, media):
     """The notebook of the page, how many of its figures have no sentence of their own, and how many there are."""
     notebook = nbformat.read(path, as_version=4)
-    section, exercises, label, lacking, figures, cells = path.stem, False, None, 0, 0, []
+    section, exercises, label, begun, lacking, figures, cells = path.stem, False, None, False, 0, 0, []
 
     def end_of_solution():
-        if cells and "solution" in cells[-1].metadata.get("tags", []):
+        if begun:
             cells.append(nbformat.v4.new_markdown_cell("```{solution-end}\n```"))
 
     for cell in notebook.cells:
         tags = cell.metadata.get("tags", [])
         if cell.cell_type == "markdown":
             end_of_solution()
+            begun = False
             section = (HEADING.findall(cell.source) or [section])[-1]
             cell.source = GLOSSARY.sub("glossary.md", BADGE.sub(r"[Open in Colab](\1)", cell.source))
             exercises = exercises or "## Exercises" in cell.source
             if exercises:
-                cell.source, label = exercise(cell.source, path.stem)
+                cell.source, found = exercise(cell.source, path.stem)
+                label = found or label  # a hint may stand between an exercise and its solution
             cells.append(cell)
             continue
         if "injected-parameters" in tags or "sepcl_keras.versions()" in cell.source:
             continue  # how a notebook is fetched and started: nothing for a reader of the page
         if label and "solution" in tags:
             cells.append(nbformat.v4.new_markdown_cell(f"```{{solution-start}} {label}\n```"))
-            label = None
+            label, begun = None, True
         cell.outputs = printed(cell.outputs)
         lines = sum(output.text.count("\n") for output in cell.outputs if output.output_type == "stream")
         for output in cell.outputs:

@@ -74,6 +74,10 @@ def test_formulas_are_there_and_nothing_is_left_of_their_source(site):
     assert "<math" in text and "$$" not in text and "\\frac" not in text.replace("\\\\frac", "")
 
 
+def test_tables_that_a_notebook_printed_are_tables(site):
+    assert not [path.name for path in site.glob("[0-9]*.html") if "| --- |" in path.read_text("utf-8")]
+
+
 def wav(samples, rate=16_000):
     file = io.BytesIO()
     soundfile.write(file, samples, rate, format="WAV", subtype="PCM_16")
@@ -123,7 +127,11 @@ def test_a_page_of_a_notebook(tmp_path):
         v4.new_markdown_cell("## Exercises\n\n**1.** Why?"),
         v4.new_code_cell("because", metadata={"tags": ["solution"]}),
         v4.new_markdown_cell("**2.** And how?"),
+        v4.new_code_cell("mine = None", metadata={"tags": ["your turn"]}),
+        v4.new_markdown_cell("A hint."),
         v4.new_code_cell("so", metadata={"tags": ["solution"]}),
+        v4.new_markdown_cell("Said between."),
+        v4.new_code_cell("and so on", metadata={"tags": ["solution"]}),
     ]
     path = tmp_path / "00_one.ipynb"
     nbformat.write(v4.new_notebook(cells=cells), path)
@@ -140,7 +148,8 @@ def test_a_page_of_a_notebook(tmp_path):
     assert (
         joined.index(":label: exercise-00-1") < joined.index("{solution-start} exercise-00-1") < joined.index("because")
     )
-    assert joined.count("{solution-end}") == 2 and joined.rstrip().endswith("```")
+    assert joined.index("A hint.") < joined.index("{solution-start} exercise-00-2") < joined.index("so\n")
+    assert joined.count("{solution-start}") == joined.count("{solution-end}") == 2
     assert "hide-cell" in page.cells[5].metadata.tags
 
 
