@@ -61,7 +61,7 @@ def _axe():
 class Watched:
     """A page, `page`, what it `asked` for, and what went `wrong`: complaints, failed requests, other hosts."""
 
-    def __init__(self, browser, address, width=1280, scheme="light", **context):
+    def __init__(self, browser, address, width=1280, scheme="light", name="", **context):
         self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **context)
         self.page, self.wrong, self.asked = self.context.new_page(), [], set()
         self.page.on("console", self._told)
@@ -70,7 +70,7 @@ class Watched:
         self.context.on("requestfailed", self._failed)
         self.context.on("response", self._answered)
         self.context.on("request", lambda request: self._asked(request.url, address))
-        self.page.goto(address, wait_until="load")
+        self.page.goto(f"{address}{name}", wait_until="load")
 
     def _told(self, message):
         if message.type in ("error", "warning"):

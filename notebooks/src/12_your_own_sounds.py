@@ -43,7 +43,8 @@ from sepcl_keras.scenes import audio
 from sepcl_keras.scenes.layouts import open_recordings
 from sepcl_keras.views.pairs import ViewPairs
 from sepcl_keras.views.preparation import Preparation, ShardWriter
-from sepcl_keras.views.stored import Snapshot, Views
+from sepcl_keras.views.processors import Snapshot
+from sepcl_keras.views.stored import Views
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
 verdicts = {}  # claims about sounds and training: whether they hold in this run

@@ -22,8 +22,9 @@ from sepcl_keras.scenes.recorded import levelled, place, stretches
 from sepcl_keras.scenes.splits import SPLITS
 from sepcl_keras.separation.separate import BATCH, load_separator
 from sepcl_keras.views.log_mel import MEL_BANDS, RECIPES, LogMel
+from sepcl_keras.views.processors import Snapshot
 from sepcl_keras.views.shards import read_about, save_shard
-from sepcl_keras.views.stored import Snapshot, view_maker
+from sepcl_keras.views.stored import view_maker
 
 FORMAT = "sepcl_keras shard 2"  # 1 had one scene of each file
 SNAPSHOTS = ("N", "F", "S1", "S2")  # come first, in this order

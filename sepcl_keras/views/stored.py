@@ -4,7 +4,6 @@ import threading
 from collections import OrderedDict
 from contextlib import closing
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -12,51 +11,14 @@ from sepcl_keras.core.arrays import GrowingArrays, StoredArray, digest
 from sepcl_keras.core.backend import inference
 from sepcl_keras.core.checks import BadInput, check_number, numbers, path_of
 from sepcl_keras.core.files import fingerprint, progress, read_json, write_json, writing
-from sepcl_keras.separation.fast import INTEGERS, fast_separator
-from sepcl_keras.separation.network import TDCNPlusPlus
 from sepcl_keras.separation.separate import BATCH
 from sepcl_keras.views.log_mel import MEL_BANDS, PATCH_FRAMES, PATCH_SAMPLES, LogMel, log_mel_model
+from sepcl_keras.views.processors import Snapshot
 from sepcl_keras.views.shards import Shard
 
 TRUE_SOURCES = "sources"  # the processor of a control: what a scene was mixed from, which only its maker knows
 QUIET = -40.0  # dB under the mixture: below this a channel is taken for silence
 OPEN = 256  # shards that stay open
-
-
-class Processor(Protocol):
-    """What makes channels of clips: a `Snapshot` of a separator, or anything else that has these two names.
-
-    Attributes:
-        definition: any nest of dicts, lists, numbers and strings that tells it from others.
-    """
-
-    definition: object
-
-    def __call__(self, clips):
-        """Channels (clips, sources, samples), float32, of clips (clips, samples); each of its own clip alone."""
-
-
-class Snapshot:
-    """A separator, such as a `TDCNPlusPlus`, as a `Processor`.
-
-    Told how many `samples` clips have, a TDCN++ multiplies 8-bit integers where that is faster and its channels keep
-    20 dB of signal-to-noise ratio (see `fast_separator`); the definition says so. `arithmetic` tells which it is.
-    """
-
-    def __init__(self, separator, batch_size=BATCH, samples=None):
-        self.definition = [separator.config, digest(separator.weights)]
-        self._separate, self.arithmetic = inference(separator, batch_size), "separation in float32"
-        if samples and isinstance(separator, TDCNPlusPlus):
-            try:
-                fast = fast_separator(separator, samples)
-            except BadInput as error:
-                self.arithmetic += f" ({str(error).removeprefix('fast_separator: ').split(';')[0]})"
-            else:
-                self._separate, self.definition = fast, [*self.definition, INTEGERS]
-                self.arithmetic = f"separation by {INTEGERS}, {fast.snr:.0f} dB SNR against float32"
-
-    def __call__(self, clips):
-        return self._separate(clips)
 
 
 def view_maker(samples, views, batch_size=BATCH, recipe="vggish"):

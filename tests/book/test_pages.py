@@ -7,6 +7,7 @@ import urllib.parse
 from pathlib import Path
 
 import pytest
+from browsing import Watched
 
 SITE = Path(os.environ.get("SEPCL_BOOK", Path(__file__).resolve().parents[2] / "artifacts/book")) / "html"
 MOST = 2_000_000  # bytes of a page with all it loads, without sounds
@@ -16,36 +17,16 @@ NOTEBOOKS = [page for page in PAGES if page[:2].isdigit()] or ["index.html"]
 SHOTS = os.environ.get("SEPCL_SHOTS")
 
 
-@functools.cache
-def axe():
-    import axe_playwright_python
-
-    return (Path(axe_playwright_python.__file__).parent / "axe.min.js").read_text("utf-8")
-
-
-class Watched:
-    """A page with all it asked for and complained of."""
+class Page(Watched):
+    """A page of the site, and the `bytes` of each path that it loaded."""
 
     def __init__(self, browser, address, name, width=1280, scheme="light"):
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
-        self.page, self.wrong, self.bytes = self.context.new_page(), [], {}
-        self.page.on(
-            "console", lambda message: message.type in ("error", "warning") and self.wrong.append(message.text)
-        )
-        self.page.on("pageerror", lambda error: self.wrong.append(str(error)))
-        self.page.on("requestfailed", lambda request: self.wrong.append(f"failed: {request.url}"))
-        self.page.on("request", lambda request: self.ours(request.url, address))
-        self.page.on("response", self.answered)
-        self.page.goto(f"{address}{name}", wait_until="load")
+        self.bytes = {}
+        super().__init__(browser, address, width, scheme, name)
 
-    def ours(self, url, address):
-        if not url.startswith((address, "data:", "blob:")):
-            self.wrong.append(f"another host: {url}")
-
-    def answered(self, response):
-        if response.status >= 400:
-            self.wrong.append(f"{response.status}: {response.url}")
-        self.bytes[urllib.parse.urlsplit(response.url).path] = int(response.headers.get("content-length", 0))
+    def _answered(self, answer):
+        super()._answered(answer)
+        self.bytes[urllib.parse.urlsplit(answer.url).path] = int(answer.headers.get("content-length", 0))
 
     def see_all(self):
         """Has every lazy image loaded."""
@@ -53,32 +34,10 @@ class Watched:
             "Promise.all([...document.images].map(i => { i.loading = 'eager'; return i.decode().catch(() => 0); }))"
         )
 
-    def faults(self):
-        """What axe-core finds, a line each; of what it leaves open, text in the very colour of its ground."""
-        if not self.page.evaluate("'axe' in window"):
-            self.page.evaluate(axe())
-        result = self.page.evaluate("axe.run(document, {resultTypes: ['violations', 'incomplete'], preload: false})")
-        found = result["violations"] + [
-            rule | {"nodes": [node for node in rule["nodes"] if "equalRatio" in json.dumps(node["any"])]}
-            for rule in result["incomplete"]
-            if rule["id"] == "color-contrast"
-        ]
-        return [
-            f"{rule['id']} ({rule['impact']}): {node['html'][:200]} {node['failureSummary'][:300]}"
-            for rule in found
-            for node in rule["nodes"][:3]
-        ]
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, *_):
-        self.context.close()
-
 
 @pytest.fixture
 def opened(browser, address):
-    return functools.partial(Watched, browser, address)
+    return functools.partial(Page, browser, address)
 
 
 def shoot(seen, name, scheme):

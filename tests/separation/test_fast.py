@@ -13,7 +13,8 @@ from sepcl_keras.separation import fast
 from sepcl_keras.separation.fast import FastSeparator, channel_snr, fast_separator, why_float32
 from sepcl_keras.separation.network import TDCNPlusPlus
 from sepcl_keras.separation.separate import separate, separate_file
-from sepcl_keras.views.stored import Snapshot, Views, write_views
+from sepcl_keras.views.processors import Snapshot
+from sepcl_keras.views.stored import Views, write_views
 
 SIZES = dict(num_basis=40, bottleneck=24, hidden=72, frame_length=80, frame_step=40, dilations=(1, 2, 4), repeats=2)
 SAMPLES = 16_000
