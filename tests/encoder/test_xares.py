@@ -41,7 +41,8 @@ def test_frames_are_as_many_as_x_ares_counts_and_hear_the_sound_around_them(made
     around = np.pad(audio, ((0, 0), (7_800, 7_800)))
     for time in (0, h.shape[1] - 1):
         expected = embed(around[:, time * 800 : time * 800 + 15_600], encoder.encoder, show=False)
-        np.testing.assert_allclose(h[:, time], expected[:, 0], atol=1e-5)
+        # Batches of other sizes add up in another order; h reaches 35 here, of which float32 keeps 2e-6.
+        np.testing.assert_allclose(h[:, time], expected[:, 0], rtol=1e-6, atol=1e-5)
 
 
 def test_its_checker_passes(made):
