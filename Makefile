@@ -19,7 +19,8 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup tutorial study listen lab notebooks lint test test-latest test-oldest test-install bench clean
+.PHONY: help setup tutorial book test-book study listen lab notebooks student browser lint test test-latest \
+  test-oldest test-install test-browser bench clean
 
 help:
 	@echo "make setup      makes .venv: the reference stack on Python 3.11 or 3.12, the newest on 3.13; STACK=gpu has JAX with CUDA"
@@ -27,12 +28,17 @@ help:
 	@echo "make listen     opens notebook 00 in JupyterLab: Run All Cells, and the first separated sound is heard in a minute"
 	@echo "make lab        opens JupyterLab; what was executed lies in artifacts/"
 	@echo "make notebooks  generates notebooks/*.ipynb from notebooks/src/*.py"
+	@echo "make student    notebooks without the solutions of their exercises, into artifacts/student/"
+	@echo "make browser    builds the page that separates sounds in a browser, into artifacts/browser/html; fetches a package of npm"
 	@echo "make lint       ruff, and whether the notebooks are up to date"
 	@echo "make test       lint, unit tests, notebooks at the smoke profile, regressions at the tiny profile"
 	@echo "make test-latest  unit tests on the newest Keras with TensorFlow, JAX and torch, in .venv-latest"
 	@echo "make test-oldest  unit tests on the oldest packages that pyproject.toml allows, in .venv-oldest"
 	@echo "make test-install  the wheel and the Colab cell, in environments of their own"
+	@echo "make test-browser  the page in Debian's chromium, beside Keras; installs playwright into .venv"
 	@echo "make study      trains and evaluates what is missing of the study, hours on a CPU; DATA=made|FOLDER"
+	@echo "make book       the course as a site in artifacts/book/html, from the notebooks that make tutorial executed"
+	@echo "make test-book  builds it and opens each page in chromium, where there is one"
 	@echo "make bench      speed and memory beside asteroid, into benchmarks/RESULTS.md"
 	@echo "make clean      removes artifacts/"
 
@@ -77,13 +83,19 @@ listen lab: setup
 notebooks: setup
 	$(BIN)/python notebooks/build.py
 
+student: setup
+	$(BIN)/python notebooks/build.py --student artifacts/student
+
+browser: setup
+	$(BIN)/python notebooks/browser/build.py
+
 lint: setup
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/python notebooks/build.py --check
 
 # Two tests at a time, each with the threads of one core: torch's would wait for each other.
-UNITS = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest tests --ignore=tests/notebooks/test_tutorial.py --ignore=tests/install -n 2 --dist worksteal
+UNITS = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest tests --ignore=tests/notebooks/test_tutorial.py --ignore=tests/install --ignore=tests/browser/test_page.py -n 2 --dist worksteal
 
 # What fails fast comes first. nbmake passes nothing but the environment to a notebook.
 test: lint
@@ -95,7 +107,7 @@ test: lint
 
 # What no backend touches is tested once. On JAX the tests compile thousands of small programs and run each a few times:
 # XLA need not optimise, and what one process or model compiled the next one takes from the environment's folder.
-ONCE = data scenes notebooks views/test_hosts.py views/test_prepare.py core/test_backend.py core/test_files.py course/test_artifacts.py course/test_profiles.py course/test_study.py
+ONCE = data scenes notebooks browser views/test_hosts.py views/test_prepare.py core/test_backend.py core/test_files.py course/test_artifacts.py course/test_profiles.py course/test_study.py
 
 test-latest: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/$(LATEST)/compiled
 test-latest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
@@ -111,6 +123,29 @@ test-oldest: .venv-oldest/installed-oldest
 # The wheel in an environment of its own, and the first cells of the notebooks in one like Colab's. It installs packages.
 test-install: setup
 	COLAB_PYTHON="$(call started,3.13)" $(BIN)/python -m pytest tests/install
+
+# The site, by an environment of its own. It executes nothing: EXECUTED is where the tutorial left its notebooks.
+EXECUTED = artifacts/$(PROFILE)/$(DATA)/seed$(SEED)/notebooks
+BOOK = .venv-book/bin/python
+
+.venv-book/installed: notebooks/book/requirements.txt
+	@python="$(call started,3.13 3.12 3.11)"; set -- $$python; test -n "$$1" || { \
+	  echo "make: expected Python 3.11, 3.12 or 3.13 for .venv-book; PYTHON=path/to/python names one." >&2; exit 1; }; \
+	  $$1 -m venv .venv-book
+	$(BOOK) -m pip install --disable-pip-version-check -q -r $<
+	@touch $@
+
+book: .venv-book/installed
+	$(BOOK) notebooks/book/build.py "$(EXECUTED)"
+
+# Without the conftest.py above, which imports Keras.
+test-book: book
+	mkdir -p artifacts/book/screenshots
+	SEPCL_SHOTS="$(CURDIR)/artifacts/book/screenshots" $(BOOK) -m pytest -n 2 --dist worksteal --confcutdir=tests/book tests/book
+
+test-browser: browser
+	$(BIN)/python -m pip install --disable-pip-version-check --no-deps -r tests/browser/requirements.txt
+	$(BIN)/python -m pytest tests/browser
 
 bench: $(LATEST)/installed-latest
 	$(LATEST)/bin/python -m pip install --disable-pip-version-check --no-deps -r benchmarks/requirements.txt

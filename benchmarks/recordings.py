@@ -166,7 +166,7 @@ def prepare(folder, clips):
     from sepcl_keras.core.backend import keep_memory
     from sepcl_keras.course.profiles import PROFILES
     from sepcl_keras.views.preparation import Preparation, ShardWriter
-    from sepcl_keras.views.stored import Snapshot
+    from sepcl_keras.views.processors import Snapshot
 
     keep_memory()
     path = folder / "noise.wav"

@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import separating
+
 from sepcl_keras.core.files import atomic
 from sepcl_keras.course.study import processor
 
@@ -192,8 +194,7 @@ def on_a_cpu():
         for policy, peer in (("float32", ()), ("mixed_bfloat16", ("--no-peer",)))
         for threads in (2, 1)
     }
-    lines = heading(processor())
-    lines += [
+    lines = heading(processor()) + [
         "Ratios are the peer's times divided by ours, taking turns in one process: median and quartiles of the rounds.",
         "",
         "## Training step",
@@ -245,8 +246,7 @@ def on_a_cpu():
         r = measure("recording", "--threads", 2, "--seconds", seconds)
         times = f"{r['seconds']:.2f} | {spread(r['times real time'])}"
         lines.append(f"| {seconds} | {times} | {r['memory_mb']:.0f} | {spread(r['ratio'])} |")
-    lines.append("")
-    lines += [
+    lines += separating.section(measure, spread) + [
         "## The encoder",
         "",
         "CNN14 at full width, d = 2,048, 8 × 0.96 s of log-mel, forward and backward, beside PANNs' own (torch).",

@@ -17,6 +17,7 @@ REPOSITORY = PROJECT["urls"]["repository"]
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/"
 )
+GLOSSARY = f"· [Glossary]({REPOSITORY}/blob/main/notebooks/book/glossary.md)"
 FETCH = """\
 import importlib.util
 import os
@@ -49,18 +50,26 @@ METADATA = {
 }
 
 
-def generate(source):
-    """The text of the notebook that belongs to `source`, the same bytes for the same source."""
+def generate(source, solutions=True):
+    """The text of the notebook that belongs to `source`, the same bytes for the same source; with or without cells
+    tagged `solution`. Those are folded, and so are cells that record, and the code of those tagged `folded`."""
     notebook = jupytext.read(source, fmt="py:percent")
     notebook = strip_output(notebook, keep_output=False, keep_count=False, keep_id=True)
     notebook.metadata = nbformat.from_dict(METADATA)
     path = REPOSITORY.removeprefix("https://").replace("github.com", "github")
-    notebook.cells[0].source += f"\n\n{BADGE}{path}/blob/main/notebooks/{source.stem}.ipynb)"
+    notebook.cells[0].source += f"\n\n{BADGE}{path}/blob/main/notebooks/{source.stem}.ipynb) {GLOSSARY}"
     fetch = FETCH.format(repository=REPOSITORY)
-    notebook.cells.insert(1, nbformat.v4.new_code_cell(fetch))
+    notebook.cells.insert(1, nbformat.v4.new_code_cell(fetch, metadata={"tags": ["folded"]}))
     for index, cell in enumerate(notebook.cells):
-        cell.metadata = nbformat.from_dict({"tags": cell.metadata["tags"]} if "tags" in cell.metadata else {})
+        tags = cell.metadata.get("tags", [])
+        if "course.record(" in cell.source and cell.cell_type == "code":  # for the tests, not for the reader
+            tags = [*tags, "record"]
+        hidden = {"source_hidden": True} if {"solution", "folded", "record"} & set(tags) else {}
+        hidden |= {"outputs_hidden": True} if {"solution", "record"} & set(tags) else {}
+        cell.metadata = nbformat.from_dict(({"tags": tags} if tags else {}) | ({"jupyter": hidden} if hidden else {}))
         cell.id = f"{source.stem[:2]}-{index:03d}"  # jupytext draws new ones each time
+    if not solutions:
+        notebook.cells = [cell for cell in notebook.cells if "solution" not in cell.metadata.get("tags", [])]
     notebook.nbformat, notebook.nbformat_minor = 4, 5
     return nbformat.writes(notebook, indent=1) + "\n"
 
@@ -68,7 +77,16 @@ def generate(source):
 def main(arguments=None, folder=HERE):
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="write nothing; exit with 1 if a notebook is out of date")
-    check = parser.parse_args(arguments).check
+    parser.add_argument("--student", type=Path, metavar="FOLDER", help="write them there instead, without solutions")
+    options = parser.parse_args(arguments)
+    if options.student:
+        options.student.mkdir(parents=True, exist_ok=True)
+        for source in sorted((folder / "src").glob("[0-9][0-9]_*.py")):
+            with atomic(options.student / f"{source.stem}.ipynb") as temporary:
+                temporary.write_text(generate(source, solutions=False), encoding="utf-8")
+        print(f"{options.student}: notebooks without solutions.")
+        return 0
+    check = options.check
     stale = []
     for source in sorted((folder / "src").glob("[0-9][0-9]_*.py")):
         path, text = folder / f"{source.stem}.ipynb", generate(source)

@@ -37,6 +37,8 @@ _HOMES = {
     "evaluation.metrics": ("d_prime", "mean_average_precision"),
     "evaluation.retrieval": ("query_by_example",),
     "evaluation.search": ("search",),
+    "separation.export": ("export_separator",),
+    "separation.fast": ("fast_separator",),
     "separation.google": ("from_google_checkpoint", "load_google_weights"),
     "separation.metrics": ("si_snr",),
     "separation.separate": ("load_separator", "separate_file"),

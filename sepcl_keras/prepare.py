@@ -6,7 +6,8 @@ DATA is a folder of recordings in any layout that the course takes, of which the
 gets the shards, `rejected.csv` with what is no sound or not there, and, once all shards are there, the manifest
 `views.json`, with which `Views(OUT)` reads them. Part i of n, counted from 1, writes every n-th shard: in a SLURM array
 `--part $SLURM_ARRAY_TASK_ID/100`, in a shell `for i in 1 2 3 4; do ... --part $i/4 & done`. What was killed is started
-again, with as many parts as one likes, and ends with the same bytes.
+again, with as many parts as one likes, and ends with the same bytes. Shards separated in float32 and by integers, which
+a wide separator takes on CPUs with VNNI, are not mixed: where only some machines have that, all get `--float32`.
 """
 
 import argparse
@@ -43,14 +44,20 @@ def main(arguments=None):
     parser.add_argument(
         "--clips-per-shard", type=int, default=100, help="files of a shard, by default 100; of hours rather few"
     )
+    parser.add_argument("--float32", action="store_true", help="separate in float32, also where integers are faster")
     given = parser.parse_args(arguments)
+    from sepcl_keras.views.log_mel import SAMPLE_RATE
     from sepcl_keras.views.preparation import Preparation, ShardWriter, listed, load_processors
 
     keep_memory()
     make_repeatable(0)
     clips, refused = listed(given.data, given.split)
     print(f"{given.data}: {len(clips)} clips of split {given.split}; --split all takes those of all splits.")
-    writer = ShardWriter(load_processors(given.separator), given.seconds)
+    samples = None if given.float32 else round(given.seconds * SAMPLE_RATE)
+    processors = load_processors(given.separator, samples=samples)
+    for name, processor in processors.items():
+        print(f"{name}: {processor.arithmetic}.")
+    writer = ShardWriter(processors, given.seconds)
     preparation = Preparation(clips, writer, given.out, given.clips_per_shard, refused)
     done = preparation.write_part(*given.part)
     if done is None:

@@ -36,7 +36,7 @@ SEPARATOR = dict(num_basis=32, frame_length=32, frame_step=16, bottleneck=8, hid
 
 def main(folder):
     for path in Path(sk.__file__).parent.glob("*/[!_]*.py"):
-        if path.stem != "notebook":  # which needs IPython and matplotlib
+        if path.stem not in ("notebook", "hub"):  # which need IPython and matplotlib, and KerasHub
             import_module(f"sepcl_keras.{path.parent.name}.{path.stem}")
     rng = np.random.default_rng(0)
     soundfile.write(folder / "clip.wav", 0.1 * rng.standard_normal(22_050), 22_050)

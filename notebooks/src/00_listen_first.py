@@ -21,6 +21,17 @@
 # | **you make** | nothing yet: the separator comes with the library (with other settings it is trained here, once) |
 # | **time** | under a minute to the first separated sound on a CPU (tiny), half a minute for all; on a GPU: not measured yet |
 
+# %% [markdown]
+# ## The question
+#
+# How can a network learn what sounds *are* when nobody tells it their names? This course rebuilds one answer, step by
+# step: *Self-Supervised Learning from Automatically Separated Sound Scenes* (Fonseca et al., WASPAA 2021). Its idea
+# fits in one sentence: **a scene and one of its separated sounds belong together, so train a network to see that they
+# do.** Where the course quotes *the slides*, it means those with which the authors presented the paper: its numbers
+# and tables are taken from there.
+#
+# Before any formula, listen. (The next cells fetch what is missing, take the settings and get ready.)
+
 # %% tags=["parameters"]
 import os
 
@@ -32,7 +43,6 @@ OUT = os.environ.get("SEPCL_OUT")
 # %%
 import matplotlib.pyplot as plt
 import numpy as np
-from IPython.display import HTML, display
 
 from sepcl_keras.course import notebook
 from sepcl_keras.views.log_mel import LogMel
@@ -43,16 +53,6 @@ course = notebook.setup(PROFILE, DATA, SEED, OUT)
 verdicts = {}  # claims about sounds and training: whether they hold in this run
 
 # %% [markdown]
-# ## The question
-#
-# How can a network learn what sounds *are* when nobody tells it their names? This course rebuilds one answer, step by
-# step: *Self-Supervised Learning from Automatically Separated Sound Scenes* (Fonseca et al., WASPAA 2021). Its idea
-# fits in one sentence: **a scene and one of its separated sounds belong together, so train a network to see that they
-# do.** Where the course quotes *the slides*, it means those with which the authors presented the paper: its numbers
-# and tables are taken from there.
-#
-# Before any formula, listen.
-#
 # ## A scene
 #
 # A **scene**, or **mixture**, is what a microphone hears: several sounds at once. A **separator** is a network that
@@ -61,7 +61,7 @@ verdicts = {}  # claims about sounds and training: whether they hold in this run
 #
 # > **Where the separator comes from.** With the *profile* `tiny` (sizes that fit a laptop), made sounds and seed 0 it
 # > is already trained and comes with the library. With other settings, or with `SEPCL_TRAIN=1`, the next cell trains
-# > it: that takes minutes, *happens once*, and shows a line every few seconds. The cell says which of these it did.
+# > it: that takes minutes, *happens once*, and tells in about ten lines how it goes. The cell says which of these it did.
 
 # %%
 snapshots, _ = course.snapshots()  # name -> separator
@@ -91,12 +91,12 @@ scene = scenes[chosen]
 
 # %% [markdown]
 # Each sound comes with a picture, and this is how to read it: time runs to the right, pitch runs up, and bright means
-# loud (a *log-mel spectrogram*; notebook 01 builds one by hand).
+# loud (a *log-mel spectrogram*; notebook 01 builds one by hand). Keep the volume low at first: some sounds are sudden.
 #
 # **Question.** Listen to the mixture. How many sounds do you hear, and what are they?
 
 # %%
-notebook.listen({"mixture": scene.mixture}, rate)
+notebook.listen({"mixture": scene.mixture}, rate, alt="The mixture: count the shapes, and where they overlap.")
 
 # %% [markdown]
 # Now what S2 makes of it.
@@ -104,19 +104,21 @@ notebook.listen({"mixture": scene.mixture}, rate)
 # **Question.** Which sound is in which channel? How much of the other is left in it?
 
 # %%
-notebook.listen(
-    {"mixture": scene.mixture} | {f"S2, channel {m + 1}": channels["S2"][chosen, m] for m in range(2)}, rate
-)
+heard = {"mixture": scene.mixture} | {f"S2, channel {m + 1}": channels["S2"][chosen, m] for m in range(2)}
+notebook.listen(heard, rate, alt="What is bright in one channel of S2 should be dark in the other: each takes a part.")
 
 # %% [markdown]
-# This scene was mixed from single events, so the answer is known. (Where `DATA` holds recorded scenes, two or three
-# of them were played at once, and each counts as one event.) Networks in training never get to see it; we keep it to
-# judge them later.
+# This scene was mixed from single events, so the answer is known: here are the events, each in the place of the channel
+# that holds it best. (Where `DATA` holds recorded scenes, two or three of them were played at once, and each counts as
+# one event.) Networks in training never get to see it; we keep it to judge them later.
 
 # %%
 print(f"place: {scene.place}")
-notebook.listen({f"{label}, from {onset:.1f} s": source
-                 for label, onset, source in zip(scene.labels, scene.onsets, scene.sources)}, rate)  # fmt: skip
+order = np.argsort(fits[chosen]["channels"])  # the events, by the number of their channel
+events = {f"{scene.labels[k]}, from {scene.onsets[k]:.1f} s": scene.sources[k] for k in order}
+gains = " and ".join(f"{fits[chosen]['improvement'][k]:+.1f} dB ({scene.labels[k]})" for k in order)
+notebook.listen({"mixture": scene.mixture} | events, rate,
+                alt=f"The true events, each in the place of its channel above. By S2's channels they gained {gains}.")  # fmt: skip
 for label, channel, gained in zip(scene.labels, fits[chosen]["channels"], fits[chosen]["improvement"]):
     print(f"{label}: best heard in channel {channel + 1}, {gained:+.1f} dB clearer there than in the mixture")
 assert np.allclose(scene.sources.sum(axis=0), scene.mixture, atol=1e-6), "a mixture is the sum of its sources"
@@ -133,8 +135,9 @@ middle, worst = ranked[len(ranked) // 2], ranked[0]
 for title, clip in (("the middle", middle), ("the worst", worst)):
     print(f"{title} of {len(pairs)}: {' and '.join(scenes[clip].labels)}, {better[clip]:+.1f} dB")
     notebook.listen(
-        {"mixture": mixtures[clip]} | {f"S2, channel {m + 1}": channels["S2"][clip, m] for m in range(2)}, rate
-    )
+        {"mixture": mixtures[clip]} | {f"S2, channel {m + 1}": channels["S2"][clip, m] for m in range(2)}, rate,
+        alt=f"{title.capitalize()}: {better[clip]:+.1f} dB. Look for shapes that stand in both channels.",
+    )  # fmt: skip
 print("dB of all:", ", ".join(f"{better[i]:+.1f}" for i in ranked))
 
 # %% [markdown]
@@ -150,11 +153,11 @@ print("dB of all:", ", ".join(f"{better[i]:+.1f}" for i in ranked))
 # %%
 sounds = {"mixture": scene.mixture} | {f"N, channel {m + 1}": channels["N"][chosen, m] for m in range(2)}
 sounds["N, both channels added"] = channels["N"][chosen].sum(axis=0)
-notebook.listen(sounds, rate)
+notebook.listen(sounds, rate, alt="Both channels of N look like the mixture, only softer; added, they are the mixture.")
 
 # %% [markdown]
-# The mixture, twice: each channel has a bit less of something, by chance. Even that is a *view* of the scene, and the
-# slides find that it helps.
+# Something you recognise: the mixture, twice. Each channel has a bit less of something, by chance. Even that is a *view*
+# of the scene, and the slides find that it helps.
 #
 # Players that appear together share **one gain**: what sounds quieter is quieter. The channels of *either* network
 # must add up to the mixture, by the way the network is built. That can be checked:
@@ -183,7 +186,8 @@ shared = test.labels[: len(scenes)] @ test.labels[chosen]  # (clips,): classes i
 other = int(np.argmin(shared))
 notebook.listen({"mixture": scene.mixture,
                  "positive: a channel of it": channels["S2"][chosen, 0],
-                 "negative: a channel of another": channels["S2"][other, 0]}, rate)  # fmt: skip
+                 "negative: a channel of another": channels["S2"][other, 0]}, rate,
+                alt="The positive has shapes of the mixture, at the same moments; the negative has other ones.")  # fmt: skip
 print(f"the other scene: {', '.join(scenes[other].labels)}")
 
 # %% [markdown]
@@ -227,7 +231,7 @@ if any(my_guess.values()):
     print("you:", sum(my_guess[letter] == number for letter, number in answer.items()), "of", len(answer), "right")
 lines = [f"{letter} belongs to mixture {number}: {', '.join(scenes[clips[number - 1]].labels)}"
          for letter, number in answer.items()]  # fmt: skip
-display(HTML(f"<details><summary>Show the answer</summary>{'<br>'.join(lines)}</details>"))
+notebook.folded("Show the answer", "<br>".join(lines))
 
 # %% [markdown]
 # Scroll on when you have guessed: here are the pictures of the same eight sounds, each channel below its mixture.
@@ -237,7 +241,30 @@ letters = {number: letter for letter, number in answer.items()}
 ordered = {f"mixture {i + 1}": mixtures[clip] for i, clip in enumerate(clips)}
 ordered |= {f"channel {letters[i + 1]}": channels["S2"][clip, sources[i]] for i, clip in enumerate(clips)}
 log_mel = LogMel()
-notebook.show_log_mel({title: np.asarray(log_mel(wave[None]))[0] for title, wave in ordered.items()}, len(clips))
+notebook.show_log_mel(
+    {title: np.asarray(log_mel(wave[None]))[0] for title, wave in ordered.items()}, len(clips),
+    alt="Below each mixture its channel: what is left stands at the same moments, and that alone gives the pair away.",
+)  # fmt: skip
+
+# %% [markdown]
+# Was it easy? *When* something sounds may have told you. So a second round: of each sound **one second, cut at another
+# moment**. Nothing starts or stops together any more.
+
+# %%
+shorter = np.random.default_rng(4)
+clips, sources, order = draw_round(shorter)
+
+
+def second_of(waveform):
+    """The loudest of five seconds that begin at random moments, so that something is heard."""
+    cuts = [waveform[start : start + rate] for start in shorter.integers(0, max(1, len(waveform) - rate), 5)]
+    return max(cuts, key=lambda cut: np.square(cut).sum())
+
+
+game = {f"mixture {i + 1}, a second": second_of(mixtures[clip]) for i, clip in enumerate(clips)}
+game |= {f"channel {'ABCD'[k]}, a second": second_of(channels["S2"][clips[i], sources[i]]) for k, i in enumerate(order)}
+notebook.players(game, rate)
+notebook.folded("Show the answer", ", ".join(f"{'ABCD'[k]} belongs to mixture {i + 1}" for k, i in enumerate(order)))
 
 # %% [markdown]
 # ## Two rules that never learned
@@ -248,8 +275,11 @@ notebook.show_log_mel({title: np.asarray(log_mel(wave[None]))[0] for title, wave
 # * **colour** compares the average log-mel spectra, and ignores how the sound changes over time;
 # * **timing** compares how loud it is from moment to moment, and ignores all pitch.
 #
+# They play twice: once with the whole scene, and once with a second each of mixture and channel, cut at two different
+# moments, as in training.
+#
 # **Question.** Guessing gets about one in four right. Where do the rules end up with S2's channels, and where with
-# N's? And when mixture and channel are cut at two different moments, a second each?
+# N's? And after the cut?
 
 
 # %%
@@ -303,29 +333,34 @@ notebook.verdict(verdicts, "cutting at two moments takes most of what timing kne
                  f"{low:.2f} with the whole scene, {high:.2f} with two moments")  # fmt: skip
 
 # %% [markdown]
-# Two shortcuts, then, neither of which needs to know what a sound *is*. **When** it sounds gives a channel away at
-# once, for separation leaves timing as it was, and in N's channels nearly everything else too. Cut at *different
-# moments*, timing is worth next to nothing: that is the remedy, and notebook 05 builds it in. **Colour** survives the
-# cut in part: masks and several separators (N among them), which change how a pair sounds without changing what it
-# means, make it a weaker guide. (✗ would say that in this run, with these sounds, it is otherwise.) This is the central
-# tension of the course: a pair that is too easy teaches little, a pair that shares nothing teaches nothing, and good
-# views lie between.
+# Both rules find most pairs in whole scenes, and those of N most easily. So there are two shortcuts, neither of which
+# needs to know what a sound *is*. (✗ would say that in this run, with these sounds, it is otherwise.)
+#
+# * **When** it sounds gives a channel away at once, for separation leaves timing as it was. The remedy is to cut at
+#   *different moments*: then timing is worth next to nothing. Notebook 05 builds it in.
+# * **Colour** survives the cut in part. Masks and several separators (N among them) change how a pair sounds without
+#   changing what it means, and make colour a weaker guide.
+#
+# This is the central tension of the course: a pair that is too easy teaches little, a pair that shares nothing teaches
+# nothing, and good views lie between. And a puzzle to keep until notebook 10: N's pairs are the easiest of all, so why
+# do the slides have N at least as good as S2?
 #
 # ## The whole path on one page
 #
 # Sound flows from left to right, and each box says which notebook builds it. Blue makes pairs, without any label. Green
 # is the product: the **encoder** and its output, the embedding h. Red, the heads and the losses, is needed for training
-# only and thrown away after it. Violet asks how good h is. The small type gives the shapes of the arrays, for N pairs
-# in a batch and d numbers in h. Names that you do not know yet are explained in the notebook that the box gives.
+# only and thrown away after it. Violet asks how good h is. The small type gives the shapes of the arrays, for B pairs
+# in a batch and d numbers in h. (N always means the untrained snapshot.) Names that you do not know yet are explained in
+# the notebook that the box gives.
 
-# %%
+# %% tags=["folded"]
 path = {  # title: (what it is, shapes, notebook)
     "scenes": ("mixtures of\n1–3 events", "(clips, samples)", "01"),
     "separator\nsnapshots": ("N · F · S1 · S2\nof one run", "(clips, sources,\nsamples)", "02 03 04"),
     "views": ("log-mel of mixture\nand channels", "(clips, views,\nframes, mels)", "05"),
-    "augmentation": ("crop elsewhere,\nwarp, mask", "(N, 96, 64)\ntwice", "05"),
-    "encoder h": ("CNN14, shared\nby both views", "(N, d)\ntwice", "07"),
-    "heads": ("similarity z,\ncoincidence", "(N, 128), (N, N)", "06 07"),
+    "augmentation": ("crop elsewhere,\nwarp, mask", "(B, 96, 64)\ntwice", "05"),
+    "encoder h": ("CNN14, shared\nby both views", "(B, d)\ntwice", "07"),
+    "heads": ("similarity z,\ncoincidence", "(B, 128), (B, B)", "06 07"),
     "losses": ("NT-Xent +\ncoincidence", "one number", "06"),
 }
 after = {
@@ -334,7 +369,7 @@ after = {
 }
 
 
-# %%
+# %% tags=["folded"]
 def box(axis, x, y, title, text, colour):
     """One station of the path, 1.7 wide and 2 high, with its middle at (x, y)."""
     what, shapes, number = text
@@ -350,7 +385,7 @@ def arrow(axis, start, end):
     axis.annotate("", end, start, arrowprops={"arrowstyle": "-|>", "color": "0.3", "linewidth": 1.5})
 
 
-# %%
+# %% tags=["folded"]
 def draw_path(axis):
     blue, red, green, violet = notebook.COLOURS[:4]
     for i, (title, text) in enumerate(path.items()):
@@ -366,12 +401,14 @@ def draw_path(axis):
     axis.text(7.3, -2.9, "after training, with h frozen;\nonly now do labels count", ha="right", va="center")
 
 
-# %%
+# %% tags=["folded"]
 figure, axis = plt.subplots(figsize=(14, 5))
 draw_path(axis)
 axis.set(xlim=(-1, 13.6), ylim=(-4, 1.7))
 axis.axis("off")
-plt.show()
+notebook.show(
+    "The path: scenes, separator, views, augmentation, encoder, heads and losses in a row; below the encoder the two tests "
+    "of its output h, a classifier and retrieval. What to notice: labels enter below only.")  # fmt: skip
 
 # %% [markdown]
 # ## The notebooks
@@ -416,26 +453,67 @@ course.record(
 # |---|---|---|
 # | a scene is a mixture of events | "time-varying collections of sound sources" | `course.scenes["test"][i]` |
 # | a separator learns without labels | TDCN++ trained by MixIT, M = 2 channels | `course.snapshots()` |
-# | mixture and channel: a positive pair | "mix vs chan", the best pairing | `processors.ViewPairs` |
-# | an untrained separator makes views too | processor N | `snapshots["N"]` |
-# | the encoder's output is the product | h is used downstream | `course.encoder()` |
+# | mixture and channel: a positive pair | "mix vs chan", the best pairing | `channels["S2"][i]` beside `mixtures[i]` |
+# | an untrained separator makes views too | "processor N": *processor* is the paper's word for a snapshot | `snapshots["N"]` |
+# | the encoder's output is the product | h is used downstream | notebook 07: `course.encoder()` |
 
 # %% [markdown]
 # ## Exercises
 #
-# **1.** Play another round: another number in `default_rng`. Do N's channels make the game easier or harder for
+# **1.** Change one number. The rules got 96 frames of 10 ms each, nearly a second. Predict for S2: do shorter cuts, of 24
+# frames, make colour better or worse? And timing? Then try.
+
+# %% tags=["your turn"]
+my_frames = None  # your turn: 24, 48, 192
+if my_frames is not None:
+    print({kind: f"{play(channel_mel['S2'], rule, my_frames)[0]:.2f}" for kind, rule in rules.items()})
+
+# %% tags=["solution"]
+for tried in (24, 96, 192):
+    print(tried, {kind: f"{play(channel_mel['S2'], rule, tried)[0]:.2f}" for kind, rule in rules.items()})
+# Less sound gives a less certain average, so colour falls. Timing stays near guessing: the moments differ anyway.
+
+# %% [markdown]
+# **2.** Build a rule. It takes log-mel `(clips, frames, mels)` and returns one row of numbers for each clip, with length
+# one (`alike` does that). Can you find one that uses neither the average spectrum nor the loudness over time?
+
+
+# %% tags=["your turn"]
+def my_rule(mel):
+    return None  # your turn
+
+
+# %%
+if my_rule(mixture_mel) is not None:
+    assert my_rule(mixture_mel).ndim == 2 and len(my_rule(mixture_mel)) == len(scenes), "a row for each clip"
+    assert np.allclose(np.linalg.norm(my_rule(mixture_mel), axis=1), 1, atol=1e-3), "of length one"
+    print({name: f"{play(found, my_rule, 96)[0]:.2f}" for name, found in channel_mel.items()}, f"guessing {chance:.2f}")
+
+# %% tags=["solution"]
+restless = lambda mel: alike(mel.std(axis=1))  # noqa: E731 - how much each band moves, whatever its average
+print({name: f"{play(found, restless, 96)[0]:.2f}" for name, found in channel_mel.items()}, f"guessing {chance:.2f}")
+
+# %% [markdown]
+# **3.** Play another round: another number in `default_rng`. Do N's channels make the game easier or harder for
 # *you*?
+
+# %% tags=["your turn"]
+# your turn: `draw_round(np.random.default_rng(3))`, then `notebook.players` as above, with channels["N"]
 
 # %% tags=["solution"]
 clips, sources, order = draw_round(np.random.default_rng(3))
 game = {f"mixture {i + 1}": mixtures[clip] for i, clip in enumerate(clips)}
 game |= {f"N, channel {'ABCD'[k]}": channels["N"][clips[i], sources[i]] for k, i in enumerate(order)}
 notebook.players(game, rate)
-print("answer:", {"ABCD"[k]: int(i) + 1 for k, i in enumerate(order)})
+told = ", ".join(f"{'ABCD'[k]} belongs to mixture {int(i) + 1}" for k, i in enumerate(order))
+notebook.folded("Show the answer", told)
 
 # %% [markdown]
-# **2.** Give the rule of colour the true sources of two-event scenes instead of channels. Is the game harder for it than with
+# **4.** Give the rule of colour the true sources of two-event scenes instead of channels. Is the game harder for it than with
 # channels? Why might it be?
+
+# %% tags=["your turn"]
+# your turn: the sources are in `scenes[i].sources`, for i in `pairs`; `rules` and `log_mel` do the rest
 
 # %% tags=["solution"]
 true = np.stack([scenes[i].sources for i in pairs], axis=1)  # (2, clips, samples)

@@ -58,8 +58,9 @@ course = notebook.setup(PROFILE, DATA, SEED, OUT)
 # them: then each recording stands for one event, in this notebook and wherever scenes with known sources are needed.
 #
 # A sound is a **waveform**: one number for each of 16,000 moments a second. To *look* at one we use a **log-mel
-# spectrogram**: time runs to the right, pitch runs up in 64 bands spaced roughly as the ear spaces them, and bright
-# means loud. We build one by hand further down. Here is the first training event of each class.
+# spectrogram**: time runs to the right, pitch runs up in 64 **mel bands** spaced roughly as the ear spaces them, from 125 to
+# 7,500 Hz, and bright means loud. The marks are in Hz: half of the bands lie below 2,000. We build such a picture by hand
+# further down. Here is the first training event of each class.
 
 # %%
 bank, rate = course.bank, course.profile.sample_rate
@@ -78,7 +79,7 @@ print(f"{len(first)} classes; lengths from {min(map(len, first.values())) / rate
 
 
 # %%
-def grid(sounds, columns=6, seconds=course.profile.clip_seconds):
+def grid(sounds, alt, columns=6, seconds=course.profile.clip_seconds):
     """Small log-mel pictures of many sounds, on one time axis and one colour scale."""
     pictures = [log_mel(waveform) for waveform in sounds.values()]
     look = {"vmin": np.log(0.01), "vmax": 4, "cmap": "magma", "origin": "lower", "aspect": "auto"}  # silence to loud
@@ -89,19 +90,25 @@ def grid(sounds, columns=6, seconds=course.profile.clip_seconds):
         if picture is not None:
             image = axis.imshow(picture.T, extent=(0, len(picture) * 0.01, 0, 64), **look)
             axis.set(title=title, xlim=(0, seconds))
+    for axis in axes[:, 0]:
+        notebook.mel_axis(axis)
+        axis.set_ylabel("Hz")
     figure.supxlabel("time in s")
-    figure.supylabel("mel band")
-    figure.colorbar(image, ax=axes, label="log mel", fraction=0.04, pad=0.01)
-    plt.show()
+    figure.colorbar(image, ax=axes, label="log-mel (+0.7: twice)", fraction=0.04, pad=0.01)
+    notebook.show(alt)
 
 
 # %%
-grid(first)
+grid(
+    first,
+    "Look for three kinds: lines (a pitch), vertical strokes (something struck), and even texture (noise that goes on).",
+)
 notebook.players(first, rate)
 
 # %% [markdown]
 # Players that appear together share **one gain**, so what sounds quieter is quieter. The bank has brought every event
-# to the same level while it sounds; pauses do not count, so a single knock and a long rain are about equally loud.
+# to the same level while it sounds; pauses do not count, so a single knock and a long rain are about equally loud. (A lone
+# click that would make all others faint is rounded off, in the players only.)
 #
 # ## Variation inside a class
 #
@@ -111,12 +118,12 @@ notebook.players(first, rate)
 # %%
 label = next(iter(first))
 several = {f"{label} {i}": bank.load(e) for i, e in enumerate(events[label][:6], start=1)}
-grid(several)
+grid(several, f"Events of the class {label}: the kind of shape stays, its place, length and pitch move.")
 notebook.players(several, rate)
 
 # %% [markdown]
-# Length, pitch, timbre and rhythm may all move; what the events share is *how the sound comes about*. How well would
-# a listener do who only knows **how much energy each mel band holds on average**, and nothing of the course in time?
+# Length, pitch, timbre and rhythm may all move; what the events share is *what produces them*. How well would a listener
+# do who only knows **how much energy each mel band holds on average**, and nothing about how it changes over time?
 #
 # Take some events of every class, give each its mean log-mel, and ask for its nearest neighbour among the others.
 #
@@ -159,7 +166,11 @@ axis.set_yticks(np.arange(len(places)) - 0.5, minor=True)
 axis.grid(which="minor", color="0.85", linewidth=0.8)
 axis.tick_params(which="both", length=0)
 figure.colorbar(image, label="probability of the\nfirst event drawn")
-plt.show()
+shared = int(((odds > 0).sum(axis=0) > 1).sum())
+notebook.show(
+    "Places downwards, classes across; an empty cell means never there. "
+    f"{shared} of {len(bank.classes)} classes belong to more than one place."
+)
 
 # %%
 allowed = ((odds > 0).T.astype(int) @ (odds > 0).astype(int)) > 0  # (classes, classes): is there a place for both?
@@ -224,15 +235,36 @@ assert np.allclose(mix(plan), scene.sources, atol=1e-6), "mixing by hand differs
 print("sources (events, samples):", scene.sources.shape, "· mixture (samples,):", scene.mixture.shape)
 
 # %% [markdown]
-# The same scene from `Scenes`, with everything that evaluation will need: the sources, their labels and onsets, and
-# the recordings they are from. **Training never sees any of these**: it gets the mixture alone.
+# `Scenes` gives all that evaluation will need: the sources, their labels and onsets, and the recordings they are from.
+# **Training never sees any of these**: it gets the mixture alone. Try that yourself, with *another* scene, whose plan you
+# have not seen.
 #
-# **Question.** Listen to the mixture first. How many events do you hear, and which? Then check.
+# **Question.** How many events do you hear, and which?
+
+# %%
+unseen = [
+    i for i in range(len(train)) if train.number_of_events[i] == 2 and not set(train[i].labels) & set(scene.labels)
+]
+puzzle = train[(unseen or [0])[0]]  # two events of other classes, where there are such
+notebook.listen(
+    {"mixture": puzzle.mixture}, rate, alt="A mixture whose events you do not know: count the kinds of shape."
+)
+
+# %%
+told = ", ".join(f"{name} from {onset:.1f} s" for name, onset in zip(puzzle.labels, puzzle.onsets))
+notebook.folded("Show the answer", f"{puzzle.place}: {told}")
+
+# %% [markdown]
+# Now the scene of the plan, taken apart.
 
 # %%
 parts = {"mixture": scene.mixture}
 parts |= {f"{name}, from {onset:.1f} s": s for name, onset, s in zip(scene.labels, scene.onsets, scene.sources)}
-notebook.listen(parts, rate)
+notebook.listen(
+    parts,
+    rate,
+    alt="Each source fills its own part of the mixture's picture; where two overlap, the louder one is seen.",
+)
 
 # %%
 figure, axes = plt.subplots(len(parts), 1, figsize=(9, 1.1 * len(parts) + 0.4), sharex=True, sharey=True)
@@ -241,7 +273,9 @@ for axis, (title, waveform), colour in zip(axes, parts.items(), notebook.COLOURS
     axis.set_title(title, loc="left", fontsize=9)
 figure.supylabel("amplitude")
 axes[-1].set_xlabel("time in s")
-plt.show()
+notebook.show(
+    "At each moment the top line is the sum of those below it; sources are silent before and after their event."
+)
 
 # %% [markdown]
 # Sound adds: air pressure from two sources is the sum of both. So the sources must sum to the mixture, for every
@@ -270,7 +304,8 @@ print(f"largest difference between the sum of sources and the mixture: {worst:.1
 if course.listing:
     real = course.scenes["train"][0]
     print(f"{real.place}; labels: {', '.join(real.labels) or 'none'}; sources: {real.sources}")
-    notebook.listen({"recorded": real.mixture, "mixed": scene.mixture}, rate)
+    notebook.listen({"recorded": real.mixture, "mixed": scene.mixture}, rate,
+                    alt="A recording has a floor of background; between mixed events there is digital silence.")  # fmt: skip
 else:
     print("no recorded scene here: DATA holds single events (DATA=path/to/recordings shows one of yours)")
 
@@ -302,7 +337,11 @@ right.barh(list(counts), list(counts.values()), color=notebook.COLOURS[2])
 right.invert_yaxis()
 right.tick_params(axis="y", labelsize=8)
 right.set_xlabel("training scenes with the class")
-plt.show()
+rarest, commonest = min(counts, key=counts.get), max(counts, key=counts.get)
+notebook.show(
+    f"Scenes of one, two and three events are about as many as the code asks for; {commonest} is in {counts[commonest]} "
+    f"scenes and {rarest} in {counts[rarest]}."
+)
 mean_events = float(train.number_of_events.mean())
 print(f"{len(train)} training scenes, {mean_events:.2f} events on average")
 
@@ -327,7 +366,7 @@ for split in SPLITS:
 # ## False negatives, counted
 #
 # Contrastive training will call any two *different* scenes a **negative pair**: unrelated, to be pushed apart. In a
-# batch of N pairs each of the 2N views is an **anchor** once; its partner is its positive, and the 2N − 2 views of
+# batch of B pairs each of the 2B views is an **anchor** once; its partner is its positive, and the 2B − 2 views of
 # other scenes are its negatives. But they are not always unrelated. Two scenes may contain the **same recording**, and
 # then we push apart what is partly one sound. Such a pair is a **false negative**.
 #
@@ -367,8 +406,9 @@ frames = np.stack([wave[i * hop : i * hop + window_length] for i in range(number
 print("frames (frames, samples in a frame):", frames.shape)
 
 # %% [markdown]
-# The second: fade each frame in and out with a **Hann window** (else its hard edges would sound like clicks), and ask
-# the Fourier transform how much of each frequency it holds. We keep the magnitude and forget the phase.
+# The second: fade each frame in and out with a **Hann window**, and ask the Fourier transform how much of each frequency
+# it holds. We keep the magnitude and forget the phase. Without the window the hard edges of a frame act like clicks, which
+# put a little of every frequency into each frame.
 
 # %%
 window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window_length) / window_length)
@@ -380,24 +420,34 @@ left.plot(np.arange(window_length) / rate * 1000, frames[loudest], color="0.7", 
 left.plot(np.arange(window_length) / rate * 1000, frames[loudest] * window, label="times window")
 left.set(xlabel="time in ms", ylabel="amplitude")
 left.legend()
-right.plot(np.fft.rfftfreq(fft, 1 / rate) / 1000, spectrum[loudest])
+for magnitude, label in (np.abs(np.fft.rfft(frames[loudest], n=fft)), "as cut"), (spectrum[loudest], "times window"):
+    right.semilogy(
+        np.fft.rfftfreq(fft, 1 / rate) / 1000, magnitude, label=label, color=None if label[0] == "t" else "0.7"
+    )
 right.set(xlabel="frequency in kHz", ylabel="magnitude", title="loudest frame")
-plt.show()
+notebook.show(
+    "The window takes the frame's edges to zero; in the spectrum it takes away what the edges had spread around."
+)
 
 # %% [markdown]
 # The third: sum 257 frequencies into 64 **mel bands**. The mel scale counts pitch about as we hear it: fine steps
-# below, coarse ones above. Each band is a triangle, and all triangles together are one matrix.
+# below, coarse ones above. Each band is a triangle, and all triangles together are one matrix. Bands 10, 20, 30, 40 and 50
+# lie at about 0.5, 1, 1.8, 2.8 and 4.3 kHz.
 
 # %%
 matrix = mel_matrix()  # (257 frequencies, 64 bands)
 figure, axis = plt.subplots(figsize=(10, 2.4))
 axis.plot(np.fft.rfftfreq(fft, 1 / rate) / 1000, matrix[:, ::4])
 axis.set(xlabel="frequency in kHz", ylabel="weight", title="every fourth mel band")
-plt.show()
+widths = (matrix > 0).sum(axis=0) * rate / fft  # (64,), Hz
+notebook.show(
+    f"Triangles grow wider with frequency: a band spans {widths[8]:.0f} Hz near the bottom, {widths[-1]:.0f} Hz at the top."
+)
 mel = spectrum @ matrix  # (frames, 64)
 
 # %% [markdown]
-# The fourth: the logarithm, because we hear ratios and not differences. The small number keeps silence finite, and it
+# The fourth: the logarithm, because we hear ratios and not differences. It is the natural one: 0.7 more means twice the
+# magnitude, which is 6 dB. The small number keeps silence finite, and it
 # sets a **floor**: whatever is far below 0.01 looks like silence. A very quiet channel will therefore look the same
 # whatever was in it; notebook 05 comes back to that.
 
@@ -430,16 +480,20 @@ axis.imshow(by_hand.T, origin="lower", aspect="auto", cmap="magma", extent=(0, n
 for patch in range(len(patches)):
     axis.axvline((patch + 1) * PATCH_FRAMES * hop / rate, color="white", linewidth=2)
     axis.text((patch + 0.5) * PATCH_FRAMES * hop / rate, 66, f"patch {patch + 1}", ha="center")
-axis.set(xlabel="time in s", ylabel="mel band")
-plt.show()
+axis.set(xlabel="time in s")
+notebook.mel_axis(axis)
+left_over = number - len(patches) * PATCH_FRAMES
+notebook.show(
+    f"{len(patches)} patches side by side; the last {left_over} frames fill none, and evaluation leaves them out."
+)
 
 # %% [markdown]
 # Evaluation cuts a scene like this, side by side. Training draws a patch *anywhere*, and for the two views of a pair
 # at two different moments: what sounds near in time is likely to belong together (**temporal proximity**).
 #
-# ## Reading a file inside a TensorFlow graph
+# ## Reading a file inside a TensorFlow graph (optional)
 #
-# So far files were read by `audio.read`, in NumPy. Where TensorFlow and tensorflow-io are installed, decoding can
+# Nothing later needs this section. So far files were read by `audio.read`, in NumPy. Where TensorFlow and tensorflow-io are installed, decoding can
 # become part of the graph, next to the network, as large pipelines like it. We write our scene to a temporary file
 # and read it back both ways. A wav file of 16 bit rounds each sample to one of 65,536 steps, so a small difference
 # must remain.
@@ -488,9 +542,59 @@ course.record(
 # %% [markdown]
 # ## Exercises
 #
-# **1.** The level of an event is drawn between the two ends of `GAIN_DB`. What is the average difference in level, in
+# **1.** Change one number. In the spectrogram by hand, take frames of 100 ms instead of 25 (`window_length` 1,600 and `fft`
+# 2,048). Predict which becomes sharper, pitch or time. Then draw both, one below the other.
+
+# %% tags=["your turn"]
+my_length = None  # your turn: 1_600, or 100 for the opposite
+if my_length is not None:
+    cuts = [wave[i : i + my_length] * np.hanning(my_length) for i in range(0, len(wave) - my_length, hop)]
+    my_spectrum = np.abs(np.fft.rfft(cuts, n=max(fft, 2048)))  # (frames, frequencies)
+    plt.imshow(np.log(my_spectrum.T + 0.01), origin="lower", aspect="auto", cmap="magma")
+    notebook.show(f"Frames of {1000 * my_length / rate:g} ms: which is sharper, pitch or time?")
+
+# %% tags=["solution"]
+figure, axes = plt.subplots(2, 1, figsize=(9, 4.4), sharex=True)
+for axis, samples_in in zip(axes, (400, 1_600)):
+    cuts = [wave[i : i + samples_in] * np.hanning(samples_in) for i in range(0, len(wave) - samples_in, hop)]
+    image = np.log(np.abs(np.fft.rfft(cuts, n=2048)).T + 0.01)  # (frequencies, frames)
+    axis.imshow(image, origin="lower", aspect="auto", cmap="magma", extent=(0, len(cuts) * hop / rate, 0, rate / 2000))
+    axis.set(title=f"frames of {1000 * samples_in / rate:g} ms", ylabel="kHz")
+notebook.show("Longer frames sharpen pitch and smear time: a frame tells frequencies apart by one over its length.")
+
+# %% [markdown]
+# **2.** Build a part. Write `mel_of(hertz)`, the mel number of a frequency: 1127 · ln(1 + hertz / 700). The bands lie evenly
+# on it, band *k* in the middle of k and k + 2 of 65 equal steps from 125 to 7,500 Hz. At which frequency is band 20?
+
+
+# %% tags=["your turn"]
+def mel_of(hertz):
+    return None  # your turn
+
+
+# %%
+if mel_of(1000.0) is not None:
+    assert abs(mel_of(1000.0) - 1000) < 1, "1,000 Hz is 1,000 mel"
+    middles = np.linspace(mel_of(125.0), mel_of(7500.0), 66)[1:-1]  # (64,), mel
+    print(f"band 20 is at {700 * (np.exp(middles[20] / 1127) - 1):.0f} Hz")
+
+# %% tags=["solution"]
+middles = np.linspace(1127 * np.log1p(125 / 700), 1127 * np.log1p(7500 / 700), 66)[1:-1]  # (64,), mel
+hertz = 700 * np.expm1(middles / 1127)
+peaks = np.fft.rfftfreq(fft, 1 / rate)[matrix.argmax(axis=0)]
+print(
+    f"band 20 is at {hertz[20]:.0f} Hz; no band's largest weight is more than {np.abs(hertz - peaks).max():.0f} Hz off"
+)
+assert np.abs(hertz - peaks).max() < rate / fft, "the matrix has its bands elsewhere"
+
+# %% [markdown]
+# **3.** The level of an event is drawn between the two ends of `GAIN_DB`. What is the average difference in level, in
 # dB, between the two events of a two-event scene? Work it out (two independent uniform numbers), then check it on the
 # plans.
+
+# %% tags=["your turn"]
+my_difference = None  # your turn: a number in dB; the levels 0…1 of a plan `p` are `p.draws[:, 0]`
+print("yours:", my_difference)
 
 # %% tags=["solution"]
 two = [p.draws[:, 0] for p in train.plans if len(p.events) == 2]  # levels in 0..1
@@ -498,8 +602,11 @@ measured = np.mean([abs(a - b) for a, b in two]) * (GAIN_DB[1] - GAIN_DB[0])
 print(f"expected a third of the range, {(GAIN_DB[1] - GAIN_DB[0]) / 3:.2f} dB; measured {measured:.2f} dB")
 
 # %% [markdown]
-# **2.** Halve the amplitude of the mixture. By how much does its log-mel change in the loudest cell, and by how much
+# **4.** Halve the amplitude of the mixture. By how much does its log-mel change in the loudest cell, and by how much
 # in the quietest? Why not by the same amount?
+
+# %% tags=["your turn"]
+# your turn: compare `log_mel(0.5 * wave)` with `layer`
 
 # %% tags=["solution"]
 half = log_mel(0.5 * wave)
@@ -509,8 +616,11 @@ print(f"loudest cell {drop[loud]:.3f}, quietest {drop[quiet]:.3f}; ln 2 = {np.lo
 # Well above the 0.01 the logarithm turns the factor 2 into a shift by ln 2; at the floor 0.01 hides the change.
 
 # %% [markdown]
-# **3.** Which two classes meet most often in the training scenes, and how often would they meet if classes were drawn
+# **5.** Which two classes meet most often in the training scenes, and how often would they meet if classes were drawn
 # independently of each other, each as often as it is?
+
+# %% tags=["your turn"]
+# your turn: `together` counts the scenes of each pair of classes, `labels` those of each class
 
 # %% tags=["solution"]
 meetings = np.triu(together, k=1)

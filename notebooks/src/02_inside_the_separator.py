@@ -63,17 +63,21 @@ def close(a, b):
 #                                 └▶ dense ─▶ blocks ─▶ masks ┘
 #
 # The upper branch carries the sound; the lower branch only decides, for each moment and each basis function, how much
-# of it goes to which channel. We follow both with one scene. The network is **untrained** here: what its layers
+# of it goes to which channel. Why masks, and not waveforms straight from the network? Because sharing out what is there is
+# an easier task than drawing sound from nothing. We follow both branches with one scene, of two events whose shapes in the
+# spectrogram overlap little. The network is **untrained** here: what its layers
 # *compute* can be seen without training, and what training changes is the next notebook's subject.
 
 # %%
 rate = course.profile.sample_rate
 test = course.mixed["test"]
-number = int(np.flatnonzero(test.number_of_events == 2)[0])
+pairs = np.flatnonzero(test.number_of_events[:48] == 2)
+number = int(min(pairs, key=lambda i: notebook.overlap(test[int(i)])))
 scene = test[number]
 mixture = scene.mixture[None]  # (clips, samples), a batch of one clip
 print(f"test scene {number}, {scene.place}: {' + '.join(scene.labels)}; mixture {mixture.shape} (clips, samples)")
-notebook.listen({"mixture": scene.mixture} | dict(zip(scene.labels, scene.sources)))
+notebook.listen({"mixture": scene.mixture} | dict(zip(scene.labels, scene.sources)),
+                alt="Remember the two kinds of shape: they come back in the network's own pictures below.")  # fmt: skip
 
 # %% [markdown]
 # The network itself takes two lines, and the seed fixes its random weights. `TDCNPlusPlus()` without arguments has the
@@ -94,7 +98,8 @@ notebook.table(rows, {"what": "size", "paper": "original", "here": f"profile {PR
 # ## 1 · Frames
 #
 # A sound changes all the time, so we look at it in short pieces, **frames**, that overlap: a new frame of
-# `frame_length` samples begins every `frame_step` samples (the *hop*).
+# `frame_length` samples begins every `frame_step` samples (the *hop*). These frames are the separator's own, shorter than
+# those of log-mel.
 #
 # **Question.** The frames overlap by half and zeros fill up the last one. How many does this mixture have?
 
@@ -120,7 +125,7 @@ for row, k in enumerate((middle - 1, middle, middle + 1)):
     axis.axvspan(seconds[0], seconds[-1], 0.05, 0.95, color=f"C{row}", alpha=0.08)
 axis.set(xlabel="time in s", yticks=[], title="overlapping frames")
 axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
-plt.show()
+notebook.show("The second half of each frame is the first half of the next one.")
 
 # %% [markdown]
 # ## 2 · The learned basis
@@ -128,7 +133,8 @@ plt.show()
 # Each frame is compared with `num_basis` patterns, the **basis functions**: one dense layer without bias, then ReLU
 # (negative values become zero). In a spectrogram the patterns would be sines and cosines; here they are weights like
 # any others, and the loss decides what they become. The ReLU makes the **coefficients** non-negative, as a magnitude
-# spectrogram is: "how much of this pattern is in this frame". That is the kind of number that can be shared out.
+# spectrogram is: "how much of this pattern is in this frame". That is the kind of number that can be shared out. (In the
+# code the layer is called `encoder`, a name that saved files depend on. In this course *the encoder* is CNN14.)
 
 # %%
 basis = to_numpy(separator.encoder.kernel)  # (frame_length, num_basis)
@@ -140,7 +146,9 @@ assert close(coefficients, by_hand), "the basis is one matrix product and a ReLU
 
 # %% [markdown]
 # The basis functions have no order of their own, so for looking at them we sort them by the frequency that each
-# responds to most. **Question.** These weights are random. Will the picture still look like the scene?
+# responds to most.
+#
+# **Question.** These weights are random. Will the picture still look like the scene?
 
 
 # %%
@@ -150,25 +158,26 @@ def by_frequency(basis):
 
 
 # %%
-def look(images, label):
-    """Panels of arrays (frames, features), time to the right; each panel has its own colour scale."""
+def look(images, label, alt, top=None):
+    """Panels of arrays (frames, features), time to the right, each with its own colours; `top`: of the vertical axis."""
     columns = min(len(images), 3)
     rows = -(-len(images) // columns)
     figure, axes = plt.subplots(rows, columns, figsize=(11, 2.4 * rows), squeeze=False)
     for axis, (title, image) in zip(axes.flat, images.items()):
         low, high = np.percentile(image, (1, 99))  # outliers would leave the rest one colour
-        place = dict(origin="lower", aspect="auto", extent=(0, len(image) * step / rate, 0, image.shape[1]))
-        shown = axis.imshow(image.T, interpolation="nearest", vmin=low, vmax=high, **place)
+        place = dict(origin="lower", aspect="auto", extent=(0, len(image) * step / rate, 0, top or image.shape[1]))
+        shown = axis.imshow(image.T, interpolation="nearest", cmap="magma", vmin=low, vmax=high, **place)
         axis.set(title=title, xlabel="time in s", ylabel=label)
         figure.colorbar(shown, ax=axis)
-    plt.show()
+    notebook.show(alt)
 
 
 # %%
-look({"log coefficients, random basis": np.log(coefficients[0][:, by_frequency(basis)] + 0.01)}, "basis function")
+look({"log coefficients, random basis": np.log(coefficients[0][:, by_frequency(basis)] + 0.01)}, "basis function",
+     "Columns change when an event comes or goes, but from bottom to top there is hardly a shape.")  # fmt: skip
 
 # %% [markdown]
-# Moments show, frequencies are blurred: a random pattern listens to all of them a little. The original begins there
+# You can see *when* something happens, but not at which pitch: a random pattern listens to all of them a little. The original begins there
 # and spends its first thousands of steps on finding a useful basis. At course scale we cannot wait, and give it one to
 # start from: the cosines of the **modified discrete cosine transform** (MDCT), which also sits inside many audio codecs.
 # Each cosine stands twice, with both signs, because the ReLU lets only one sign pass. Training may change them like all
@@ -184,13 +193,16 @@ for row, (name, functions) in zip(axes, bases.items()):
     chosen = by_frequency(functions)[[len(order) // 32, len(order) // 8, len(order) // 2]]
     for axis, index in zip(row, chosen):
         axis.plot(1000 * np.arange(length) / rate, functions[:, index])
-        axis.set_title(f"{name}, no. {index}")
+        most = np.abs(np.fft.rfft(functions[:, index], 4096)).argmax() * rate / 4096
+        axis.set_title(f"{name}, most at {most:.0f} Hz")
 axes[1, 1].set_xlabel("time in ms")
-plt.show()
-look({"log coefficients, cosine basis": np.log(coefficients[0][:, order] + 0.01)}, "basis function")
+figure.supylabel("amplitude")
+notebook.show("Above, noise that listens to every frequency; below, cosines of one frequency each, faded in and out.")
+look({"log coefficients, cosine basis": np.log(coefficients[0][:, order] + 0.01)}, "frequency in kHz",
+     "Now the two kinds of shape are there, as in the spectrogram; here the axis is in equal steps of Hz, not of mel.", rate / 2000)  # fmt: skip
 
 # %% [markdown]
-# Cosines tell frequencies apart, and the picture resembles the spectrogram above. They also lose nothing: with masks
+# Cosines tell frequencies apart, and the picture resembles the spectrogram of the scene. They also lose nothing: with masks
 # that let everything pass, the decoder of section 7 turns the coefficients back into the mixture, but for the first
 # and the last half frame, which only one frame covers.
 
@@ -204,7 +216,7 @@ assert error < 1e-3 * np.abs(scene.mixture).max() + 1e-4, "the cosine basis is i
 # %% [markdown]
 # ## 3 · The initial dense layer
 #
-# From here on the lower branch. A dense layer brings the coefficients to `bottleneck` features; like most dense layers
+# Now the lower branch. A dense layer brings the coefficients to `bottleneck` features; like most dense layers
 # of TDCN++ it is followed by one learned number that scales everything (it begins at 1).
 
 # %%
@@ -250,8 +262,7 @@ print(f"            median variance {np.median(normed.var(axis=1)):.3f}")
 assert close(normed, to_numpy(block.first(up))), "PReLU, then a norm over frames alone"
 
 # %% [markdown]
-# Only over the frames. Neither the other features nor the other clips of a batch are asked; section 9 shows why
-# that matters. The small epsilon keeps features that hardly move from being blown up.
+# Only over the frames. The statistics mix neither features nor clips; section 9 shows why that matters. The small epsilon keeps features that hardly move from being blown up.
 #
 # **Dilated depthwise convolution.** So far each frame was looked at by itself. Now each feature looks at three
 # moments: d frames ago, now, and d frames ahead. *Depthwise*: each feature with its own three weights, no mixing
@@ -282,7 +293,8 @@ assert np.isclose(float(block.down.scale), 0.9**block.index), "before training"
 assert close(after, to_numpy(block(before))), "our six steps are the block"
 look(
     {"in": before[0], "up": up[0], "PReLU, norm": normed[0], "dilated convolution": convolved[0],
-     "dense down, scaled": down[0], "out = in + down": after[0]}, "feature")  # fmt: skip
+     "dense down, scaled": down[0], "out = in + down": after[0]}, "feature",
+    "Features have no order, so rows look like noise. Look at the columns: the moments of the events are kept in every step.")  # fmt: skip
 
 # %% [markdown]
 # ## 5 · Dilations: how far can it see?
@@ -306,11 +318,11 @@ axis.plot(sorted(nodes), [0] * len(nodes), "o", color="0.4", markersize=5)
 names = ["input frames"] + [f"after block {i}, dilation {d}" for i, d in enumerate(first)]
 axis.set(xlabel="frames before and after", yticks=range(len(names)), yticklabels=names)
 axis.set_title(f"one frame at the top sees {len(nodes)} frames of the input")
-plt.show()
+notebook.show("Going down, the lines fan out wider at each block, and leave no frame out between the two ends.")
 assert len(nodes) == 1 + 2 * sum(first), "each block reaches d frames further on either side"
 
 # %% [markdown]
-# So it goes on. A bar for each block shows how much of the input one frame sees after it, in a colour for each series.
+# Twice the sum of the dilations, and itself. So it goes on. A bar for each block shows how much of the input one frame sees after it, in a colour for each series.
 # Inside the first series every block about doubles the reach; each new series begins again with small dilations, on
 # top of what is seen already.
 
@@ -334,7 +346,7 @@ for axis, (name, network) in zip(axes, both.items()):
     axis.use_sticky_edges = False  # or the longest bar would touch the edge of the axes
     axis.set_title(f"{name}: {len(side)} blocks see {total:,} samples = {total / rate:.2f} s")
     assert total == network.receptive_field, "as the library has it"
-plt.show()
+notebook.show("Within a series the bars double; the next begins with small steps again. Compare seconds, not blocks.")
 
 # %%
 rows = []
@@ -370,10 +382,11 @@ print(f"masks {masks.shape} (clips, frames, channels, basis), from {masks.min():
 print(f"their sum over channels goes from {total.min():.3f} to {total.max():.3f}")
 assert masks.min() >= 0 and masks.max() <= 1, "a sigmoid's range"
 shown = {f"mask of channel {m + 1}": masks[0, :, m][:, order] for m in range(sources)}
-look(shown | {"sum of the masks": total[0][:, order]}, "basis function")
+look(shown | {"sum of the masks": total[0][:, order]}, "frequency in kHz",
+     "Speckle around one half: an untrained network has no opinion. Notebook 03 shows the masks of a trained one.", rate / 2000)  # fmt: skip
 
 # %% [markdown]
-# They need not: each mask is squeezed by itself. What the masks fail to share out is put right at the very end, on the
+# They need not: each mask is squeezed by itself, and here their sum lies around one by chance. What the masks fail to share out is put right at the very end, on the
 # waveforms.
 #
 # ## 7 · Decoder and overlap-add
@@ -414,7 +427,9 @@ assert np.allclose(toy_channels.sum(axis=0), toy_mixture)
 
 # %% [markdown]
 # In the network the weights come from the features: mean over time, a small dense layer, and a *softmax* (positive
-# numbers that sum to one). **Question.** How well do the raw estimates sum to the mixture, and how well the channels?
+# numbers that sum to one).
+#
+# **Question.** How well do the raw estimates sum to the mixture, and how well the channels?
 
 # %%
 logits = to_numpy(separator.weighting(ops.mean(x, axis=1)))  # (clips, channels)
@@ -428,7 +443,7 @@ print(f"largest difference between mixture and sum of the channels: {error:.1e}"
 assert error < 1e-4, "the channels sum to the mixture"
 
 # %% [markdown]
-# Predicted weights are one of three ways, and the one that we train with. `TDCNPlusPlus(consistency=...)` also knows
+# The estimates do not sum to the mixture; the channels do. Predicted weights are one of three ways, and the one that we train with. `TDCNPlusPlus(consistency=...)` also knows
 # `"uniform"`, where each channel gets the same share, and `"energy"`, where each gets a share in proportion to its
 # estimate's energy. All three make channels that sum to the mixture; they differ in who gets what is missing.
 #
@@ -465,8 +480,8 @@ assert level_if_silent < -60, "in proportion to nothing is next to nothing"  # o
 
 # %% [markdown]
 # Only `"energy"` does, by construction. `"uniform"` always hands channel 2 its part. `"predicted"` lies between: its
-# weights can be anything, but they have to be learned. (Here they stay as they were, because we silenced the estimate
-# by hand and left the features alone.)
+# weights can be anything, but they have to be learned. (Before training they are nearly even, so the first two lines of the
+# table hardly differ. And they stay as they were, because we silenced the estimate by hand and left the features alone.)
 #
 # And that was the whole network. If we did it right, calling it gives exactly our channels:
 
@@ -479,22 +494,23 @@ assert np.allclose(called.sum(axis=1), mixture, atol=1e-4), "the channels sum to
 # %% [markdown]
 # **Question, before you press play.** The network has learned nothing. Will its channels be noise, the mixture, or
 # something else?
-#
-# Write the channel out: with M = 2, estimates $s_1, s_2$ and weights $w_1 + w_2 = 1$, channel 1 is
-# $w_1 \cdot \text{mixture} + (1 - w_1)\, s_1 - w_1\, s_2$: a softer copy of the mixture, plus a distortion that the
-# other channel gets with the opposite sign. Remember this sound: it is our version of the paper's processor **N**, the
-# separator at step 0.
 
 # %%
 notebook.listen(
-    {"mixture": scene.mixture} | {f"untrained, channel {m + 1}": called[0, m] for m in range(sources)}, rate
-)
+    {"mixture": scene.mixture} | {f"untrained, channel {m + 1}": called[0, m] for m in range(sources)}, rate,
+    alt="Both channels look like the mixture, softer, with every shape still in both.",
+)  # fmt: skip
 for m in range(sources):
     alike = np.corrcoef(called[0, m], scene.mixture)[0, 1]
     loud = 10 * np.log10(np.sum(called[0, m] ** 2) / np.sum(scene.mixture**2))
     print(f"channel {m + 1}: correlation with the mixture {alike:+.3f}, energy {loud:+.1f} dB relative to it")
 
 # %% [markdown]
+# The mixture, more or less. Write the channel out to see why: with M = 2, estimates $s_1, s_2$ and weights $w_1 + w_2 = 1$,
+# channel 1 is $w_1 \cdot \text{mixture} + (1 - w_1)\, s_1 - w_1\, s_2$: a softer copy of the mixture, plus a distortion that
+# the other channel gets with the opposite sign. Remember this sound: it is our version of the paper's snapshot **N**, the
+# separator at step 0.
+#
 # ## 9 · A trap: who else is in the batch?
 #
 # Networks are fed several clips at once. A normalisation that takes its statistics over the batch too would make a
@@ -530,6 +546,9 @@ notebook.verdict(verdicts, "with statistics over the batch a clip would depend o
                  f"a change of {least:.1e} at least, to exceed 1e-2")  # fmt: skip
 
 # %% [markdown]
+# Ours do not change, but for rounding: what a clip's channels are does not depend on its batch-mates. With statistics over
+# the batch they would, and most beside something much louder.
+#
 # ## 10 · Counting parameters
 #
 # **Question.** Where do most of the parameters sit: in the basis, in the blocks, or in the masks?
@@ -549,7 +568,7 @@ notebook.table(rows, {"part": "part", "paper": "original", "here": f"profile {PR
 
 
 # %% [markdown]
-# And by hand, from the sizes alone, to see that we know every layer:
+# In the blocks. And by hand, from the sizes alone, to see that we know every layer:
 
 
 # %%
@@ -566,39 +585,6 @@ def count(c):
 for name, network in {"original": paper, "here": separator}.items():
     print(f"{name:>8}: {network.count_params():,} parameters; by hand {count(network.config):,}")
     assert network.count_params() == count(network.config), "every parameter accounted for"
-
-# %% [markdown]
-# ## 11 · Weights from elsewhere
-#
-# The authors of the separator have published trained networks as TensorFlow checkpoints. The library reads those of
-# the MixIT release; the sizes are worked out from the shapes in the file. No such file is here, so this is only the
-# code:
-#
-# ```python
-# from sepcl_keras import from_google_checkpoint
-#
-# separator = from_google_checkpoint("folder/with/one/checkpoint")  # or "…/model.ckpt-123"
-# channels = separator(mixture)  # (clips, channels, samples)
-# ```
-#
-# Two things no shape tells: the sample rate that the network was trained at, and, where a checkpoint has no weights for
-# the consistency, whether it shares out by `consistency="uniform"` (the default) or `"energy"`. The function's
-# documentation says more.
-#
-# ## 12 · The same network, faster
-#
-# We called the layers one by one, and each wrote a whole array for the next one to read. Between its two dense layers a
-# block does little arithmetic on large arrays, so on a CPU most of that time goes into moving numbers to and from
-# memory. When TensorFlow trains on a CPU, or runs a network through `predict_on_batch`, and the arrays are large
-# enough, `sepcl_keras/separation/kernels.py` steps in: PReLU, norm, convolution and PReLU are done in a few passes over memory,
-# with a gradient written out by hand. Other backends fuse such steps by themselves or run the plain layers, which is
-# what you have seen here. What it gains is measured in `benchmarks/RESULTS.md`; what it computes must be the same:
-
-# %%
-twice = np.repeat(mixture, 2, axis=0)  # (2, samples), large enough
-in_a_graph = separator.predict_on_batch(twice)  # (2, channels, samples)
-print(f"largest difference to the plain layers: {np.abs(in_a_graph - called).max():.1e}")
-assert close(in_a_graph, np.repeat(called, 2, axis=0)), "faster, and otherwise the same"
 
 # %%
 recorded = course.record(
@@ -625,7 +611,7 @@ recorded
 # | sigmoid masks, decoder, overlap-add | M = 2 channels | `.masks`, `.decoder`, `.overlap_add` |
 # | channels sum to the mixture | MixIT's release: the same three ways, predicted by default | `consistency`, `mixture_consistency` |
 # | weights from elsewhere | MixIT's release: TensorFlow checkpoints | `from_google_checkpoint` |
-# | the untrained network is a processor too | N, step 0 | `course.snapshots()[0]["N"]` |
+# | the untrained network makes channels too | "processor" N, step 0 | `course.snapshots()[0]["N"]` |
 #
 # "MixIT's release" is the public code of the separator's authors; the paper's own slides leave these sizes open.
 
@@ -633,6 +619,9 @@ recorded
 # ## Exercises
 #
 # **1.** Keras has `keras.layers.DepthwiseConv1D`. Which arguments make it equal to our dilated convolution? Show it.
+
+# %% tags=["your turn"]
+theirs = keras.layers.DepthwiseConv1D(3)  # your turn: two more arguments, then our weights; compare with `convolved`
 
 # %% tags=["solution"]
 ours = separator.blocks[2].convolution
@@ -644,8 +633,11 @@ print(f"largest difference {difference:.1e}")
 assert difference < 1e-3
 
 # %% [markdown]
-# **2.** Put a click at one end of the clip, so far from the loudest moment that the convolutions cannot carry it
+# **2. Predict.** Put a click at one end of the clip, so far from the loudest moment that the convolutions cannot carry it
 # there. Do the channels at the loudest moment change all the same? Why?
+
+# %% tags=["your turn"]
+with_a_click = mixture.copy()  # your turn: add 0.9 to one sample, and compare `separator(with_a_click)` with `called`
 
 # %% tags=["solution"]
 clicked, loudest = mixture.copy(), int(np.abs(scene.mixture).argmax())
@@ -660,6 +652,9 @@ print(f"the click is {abs(end - loudest) / rate:.2f} s away, and the channels ch
 # %% [markdown]
 # **3.** How much does each block add, relative to what it is given? Draw it, with $0.9^b$ beside it.
 
+# %% tags=["your turn"]
+# your turn: start from `separator.initial(coefficients)`, go through `separator.blocks`, and compare `ops.std`
+
 # %% tags=["solution"]
 y, added = separator.initial(coefficients), []
 for block in separator.blocks:
@@ -671,9 +666,82 @@ axis.plot(added, marker="o", label="size of what the block adds / size of its in
 axis.plot([0.9**b for b in range(len(added))], linestyle="--", label="$0.9^b$")
 axis.set(xlabel="block", ylabel="ratio", yscale="log")
 axis.legend()
-plt.show()
+notebook.show("The first block adds far more than it was given; then each adds less than the one before.")
 # Inside a block the norm brings features to size one, however small its input was: so the first block can add far
 # more than it was given. Later ones fall faster than the rule, because what they are given has grown meanwhile.
+
+# %% [markdown]
+# **4. Build it.** Write `reached`: which input frames, relative to its own place, does one frame see after blocks with these
+# dilations? Then choose *four* dilations that reach 40 frames to either side without a gap. Doubling reaches 15.
+
+
+# %% tags=["your turn"]
+def reached(dilations):
+    """The set of frames, such as {-1, 0, 1} for one block of dilation 1."""
+    # your turn
+    return {0}
+
+
+my_dilations = (1, 2, 4, 8)  # your turn
+
+
+# %%
+def check_reached(reached, dilations):
+    for tried, size in (((1,), 3), ((1, 2), 7), ((1, 5), 9), ((2, 2), 5)):
+        if len(reached(tried)) != size:
+            return print(f"not yet: dilations {tried} reach {size} frames, found {len(reached(tried))}")
+    found = sorted(reached(dilations))
+    print(f"{dilations}: from {found[0]} to {found[-1]}, {'no gap' if len(found) == 1 + 2 * found[-1] else 'with gaps'}",
+          "· right" if found == list(range(-40, 41)) and len(dilations) == 4 else "· not yet")  # fmt: skip
+
+
+check_reached(reached, my_dilations)
+
+
+# %% tags=["solution"]
+def reached(dilations):
+    frames = {0}
+    for d in dilations:
+        frames = {frame + shift for frame in frames for shift in (-d, 0, d)}
+    return frames
+
+
+check_reached(reached, (1, 3, 9, 27))
+# Three taps could triple the reach: then each frame is reached along exactly one path, as digits make up a number. Doubling
+# reaches the nearer frames along several paths, which costs blocks and makes the network less particular about places.
+
+# %% [markdown]
+# ## Appendix A · Weights from elsewhere
+#
+# The authors of the separator have published trained networks as TensorFlow checkpoints. The library reads those of
+# the MixIT release; the sizes are worked out from the shapes in the file. No such file is here, so this is only the
+# code:
+#
+# ```python
+# from sepcl_keras import from_google_checkpoint
+#
+# separator = from_google_checkpoint("folder/with/one/checkpoint")  # or "…/model.ckpt-123"
+# channels = separator(mixture)  # (clips, channels, samples)
+# ```
+#
+# Two things no shape tells: the sample rate that the network was trained at, and, where a checkpoint has no weights for
+# the consistency, whether it shares out by `consistency="uniform"` (the default) or `"energy"`. The function's
+# documentation says more.
+#
+# ## Appendix B · The same network, faster
+#
+# We called the layers one by one, and each wrote a whole array for the next one to read. Between its two dense layers a
+# block does little arithmetic on large arrays, so on a CPU most of that time goes into moving numbers to and from
+# memory. When TensorFlow trains on a CPU, or runs a network through `predict_on_batch`, and the arrays are large
+# enough, `sepcl_keras/separation/kernels.py` steps in: PReLU, norm, convolution and PReLU are done in a few passes over memory,
+# with a gradient written out by hand. Other backends fuse such steps by themselves or run the plain layers, which is
+# what you have seen here. What it gains is measured in `benchmarks/RESULTS.md`; what it computes must be the same:
+
+# %%
+twice = np.repeat(mixture, 2, axis=0)  # (2, samples), large enough
+in_a_graph = separator.predict_on_batch(twice)  # (2, channels, samples)
+print(f"largest difference to the plain layers: {np.abs(in_a_graph - called).max():.1e}")
+assert close(in_a_graph, np.repeat(called, 2, axis=0)), "faster, and otherwise the same"
 
 # %% [markdown]
 # ## What to read next

@@ -65,6 +65,8 @@ NAMES = tuple(snapshots)
 # Our run is far shorter than the paper's, so the names stand for *stages*, not for step counts. The last two columns
 # say why anyone should keep an untrained network: the slides' mAP (mean average precision, higher is better) when the
 # views for contrastive learning come from that snapshot alone.
+#
+# **Question.** Before you look at those columns: which snapshot would you expect to make the most useful views?
 
 # %%
 PAPER_STEPS = {"N": 0, "F": 500, "S1": 5_000, "S2": 1_700_000}  # slides, Table 4
@@ -77,8 +79,8 @@ notebook.table(
 )  # fmt: skip
 
 # %% [markdown]
-# **Question.** Before you hear them: which snapshot would you expect to make the most useful views, and does the
-# table agree with you?
+# S2 separates best, so S2 seems a safe bet. The table disagrees: N alone is at least as good. Why that can be is the
+# subject of this notebook's second half.
 #
 # ## A law that no snapshot breaks
 #
@@ -102,12 +104,12 @@ for name in NAMES:
 # %% [markdown]
 # ## One scene, four snapshots
 #
-# Among these scenes we choose one with two events that are easy to follow: about equally loud, and of different
-# frequencies. It is the scene of notebook 00.
+# Among these scenes we choose one with two events that are easy to tell apart: their shapes in the spectrogram overlap
+# least. Notebooks 02 and 03 use the same scene.
 
 # %%
 pairs = np.flatnonzero(test.number_of_events[: len(scenes)] == 2)
-chosen = min(pairs, key=lambda i: notebook.hard_to_follow(scenes[i]))
+chosen = min(pairs, key=lambda i: notebook.overlap(scenes[i]))
 scene, channels = scenes[chosen], {name: found[chosen] for name, found in separated.items()}  # (sources, samples) each
 print(f"{scene.place}: {' and '.join(scene.labels)}")
 
@@ -122,18 +124,19 @@ sounds = {"mixture": scene.mixture}
 sounds |= {f"true: {label}": source for label, source in zip(scene.labels, scene.sources, strict=True)}
 sounds["sum of S2's channels"] = channels["S2"].sum(axis=0)
 sounds |= {f"{name}, channel {m + 1}": channels[name][m] for name in NAMES for m in range(2)}
-notebook.listen(sounds, rate)
+notebook.listen(sounds, rate, columns=4,
+                alt="From N to S2 the two channels grow apart: look for the snapshot at which a shape leaves one of them.")  # fmt: skip
 
 # %% [markdown]
-# The order of the channels means nothing: MixIT never told the network which event goes where, so channel 1 may hold
+# S2's channels should be nearest to the sources, and N's are hard to tell from the mixture. The order of the channels means nothing: MixIT never told the network which event goes where, so channel 1 may hold
 # either event.
 #
 # ## How well do they separate?
 #
 # **SI-SNR**, the scale-invariant signal-to-noise ratio, says in dB how much of an estimate lies along the true
 # source, whatever its volume. Its **improvement** is what the channel gains over simply handing out the mixture. Zero
-# is easy to read: that is what you get from *the mixture as every channel*. The metric may pair channels and sources
-# as suits best.
+# is easy to read: that is what you get from *the mixture as every channel*. The metric pairs channels and sources in the
+# way that scores best.
 #
 # **Question.** Where will N lie: above zero, at zero or below? Remember that an untrained network also *distorts*.
 
@@ -166,14 +169,16 @@ figure, axis = plt.subplots(figsize=(6.5, 3.4))
 boxes(axis, improvement, "SI-SNR improvement in dB")
 axis.axhline(0, color="0.4", linestyle="--", linewidth=1, label="the mixture as every channel")
 axis.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0))
-plt.show()
+notebook.show(
+    "From snapshot to snapshot the boxes rise and grow longer: some scenes gain, others lose. A dot is a scene."
+)
 for name, found in improvement.items():
     print(f"{name:<3} median {np.median(found):+.2f} dB over {len(found)} two-event test scenes, "
           f"{np.mean(found > 0):.0%} of them improved")  # fmt: skip
 
 # %% [markdown]
-# The same for every number of events, between two anchors: the mixture as every channel, and an oracle's mask that
-# knows the true sources (notebook 03). One event cannot improve on the mixture; there the number says how well *one*
+# N lies below zero: it takes nothing apart and adds distortion. Now the same for every number of events, beside two
+# baselines: the mixture as every channel, and an oracle's mask that knows the true sources (notebook 03). One event cannot improve on the mixture; there the number says how well *one*
 # channel alone gives the event back. Three events share two channels as suits best: compare down a column, not
 # across.
 
@@ -236,12 +241,14 @@ figure, axes = plt.subplots(1, 3, figsize=(12, 3.4))
 boxes(axes[0], balance, "louder − quieter channel, dB")
 boxes(axes[1], correlation, "correlation with the mixture")
 boxes(axes[2], distance, "log-mel distance to the mixture")
-plt.show()
+notebook.show("""N's channels share the sound evenly and stay close to the mixture; with training the shares grow uneven, and channels
+move away from the mixture.""")
 quiet = {name: float(np.mean(found < QUIET)) for name, found in level.items()}
 print(f"channels more than {-QUIET:.0f} dB under their mixture:", {name: f"{q:.0%}" for name, q in quiet.items()})
 
 # %% [markdown]
-# Two failures would show here. If correlations sit at 1 and distances at 0, the channels are copies, and "mixture
+# Balanced and close: masks that know nothing treat both channels alike. Training undoes both. Two failures would show
+# here. If correlations sit at 1 and distances at 0, the channels are copies, and "mixture
 # against channel" is "mixture against mixture" under another name. If one channel is far below the other, the sound
 # has not been shared out at all: one channel holds the scene and the other next to nothing, and a nearly silent view
 # teaches little.
@@ -301,7 +308,7 @@ notebook.verdict(verdicts, "the channels of N resemble the mixture", alike > 0.5
 # %% [markdown]
 # Where that holds, N, which costs nothing to train, is a random colouring that knows nothing of sounds: an
 # *augmentation*. (Where it does not, what the network adds is louder than what is left of the mixture.) A
-# trained separator treats each scene by what it hears there. In the slides N alone is at least as good as S2 alone,
+# trained separator, in contrast, treats each scene by what it hears there. In the slides N alone is at least as good as S2 alone,
 # and both **together** (one of them drawn at random for each pair, "S2 or N", written S2∨N) are better than either:
 
 # %%
@@ -330,10 +337,10 @@ with tempfile.TemporaryDirectory() as folder:
     sounds = {output.stem: soundfile.read(output, dtype="float32")[0] for output in (path, *outputs)}  # (samples,)
 parts = np.array([sounds[output.stem] for output in outputs])  # (channels, samples)
 assert np.abs(parts.sum(axis=0) - sounds["recording"]).max() < 1e-4, "they still sum to the file"
-notebook.listen(sounds, rate)
+notebook.listen(sounds, rate, alt="The file and its two channels: no edge stands where pieces meet.")
 
 # %% [markdown]
-# To separate a file of your own, give its path in place of `path`, and a folder that is not temporary. The pieces are 20 s
+# You should not: each piece fades into the next, and the channels of the overlap decide which is which. To separate a file of your own, give its path in place of `path`, and a folder that is not temporary. The pieces are 20 s
 # long by default. Expect no more than this separator has learned: it knows the sounds it was trained on.
 
 # %%
@@ -367,6 +374,9 @@ course.record(
 # **1.** What is the SI-SNR improvement of the crudest separator of all, half of the mixture in each channel? And of
 # the perfect one, the true sources themselves? Predict both for the scene above.
 
+# %% tags=["your turn"]
+# your turn: write down two numbers in dB, then try `si_snr_improvement(scene.sources, estimates, scene.mixture)`
+
 # %% tags=["solution"]
 halves = np.stack([scene.mixture / 2, scene.mixture / 2])
 for title, estimates in {"halves": halves, "perfect": scene.sources}.items():
@@ -378,6 +388,9 @@ for title, estimates in {"halves": halves, "perfect": scene.sources}.items():
 # **2.** A scene with a *single* event needs no separation. Should the two channels then be balanced or not? Compare
 # the level balance of S2 on test scenes of one and of two events.
 
+# %% tags=["your turn"]
+# your turn: `balance["S2"]` is (clips,), and `test.number_of_events[: len(mixtures)]` says how many events each has
+
 # %% tags=["solution"]
 events = test.number_of_events[: len(mixtures)]
 for number in (1, 2):
@@ -388,12 +401,59 @@ for number in (1, 2):
 # %% [markdown]
 # **3.** Are N's two channels different views of each other? Correlate channel 1 with channel 2, for N and for S2.
 
+# %% tags=["your turn"]
+# your turn: `separated["N"]` is (clips, sources, samples)
+
 # %% tags=["solution"]
 for name in ("N", "S2"):
     a, b = separated[name][:, 0], separated[name][:, 1]
     r = (a * b).sum(axis=-1) / (np.linalg.norm(a, axis=-1) * np.linalg.norm(b, axis=-1))
     print(f"{name:<3} median correlation between the channels {np.median(r):.2f}")
 # Perfectly separated events of different recordings would have a correlation near 0.
+
+# %% [markdown]
+# **4. Build it.** `separate_file` joins pieces that overlap. Write that part: give each piece a straight fade in and out
+# over the samples it shares with its neighbours, and add. The check asks that pieces of one sound give that sound again.
+
+
+# %% tags=["your turn"]
+def join(pieces, shared):
+    """Pieces (pieces, samples), each of which shares `shared` samples with the next, as one waveform."""
+    # your turn: this one only puts them one after the other
+    return np.concatenate(list(pieces))
+
+
+# %%
+def check_join(join):
+    wave, length, shared = mixtures[0], 4_000, 1_000
+    starts = range(0, len(wave) - length + 1, length - shared)
+    pieces = np.stack([wave[start : start + length] for start in starts])
+    joined, expected = np.asarray(join(pieces, shared)), wave[: starts[-1] + length]
+    if joined.shape != expected.shape:
+        return print(f"not yet: expected {len(expected):,} samples, found {len(joined):,}")
+    far = np.abs(joined - expected).max()
+    print("right: the sound is whole" if far < 1e-5 else f"not yet: off by {far:.3f}; do the two fades add to one?")
+
+
+check_join(join)
+
+
+# %% tags=["solution"]
+def join(pieces, shared):
+    step = pieces.shape[1] - shared
+    whole = np.zeros((len(pieces) - 1) * step + pieces.shape[1], "float32")
+    up = (np.arange(shared) + 0.5) / shared  # with its mirror image it adds to one
+    for k, piece in enumerate(pieces):
+        faded = piece.copy()
+        if k > 0:
+            faded[:shared] *= up
+        if k < len(pieces) - 1:
+            faded[-shared:] *= up[::-1]
+        whole[k * step : k * step + len(piece)] += faded
+    return whole
+
+
+check_join(join)
 
 # %% [markdown]
 # ## What to read next

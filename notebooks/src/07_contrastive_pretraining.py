@@ -116,7 +116,7 @@ for axis, (name, picture) in zip(axes, pictures.items(), strict=True):
     axis.imshow(picture.T, origin="lower", aspect="auto", cmap="magma", interpolation="nearest")
     axis.set(title=f"{name}\n{picture.shape[0]} × {picture.shape[1]}", xticks=[], yticks=[])
 axes[0].set(xlabel="time", ylabel="frequency")
-plt.show()
+notebook.show("From block to block the picture loses cells: by the sixth, when and at which pitch is nearly gone.")
 
 # %% [markdown]
 # ## How large is that?
@@ -141,11 +141,14 @@ print(
 del full
 
 # %% [markdown]
+# In the last blocks: each block doubles the filters, so its convolutions have four times as many weights.
+#
 # ## Two heads
 #
 # h is the product. Training happens on top of it, in two small networks that are thrown away afterwards (notebook 06):
 # the **similarity head** turns h into z, where NT-Xent compares; the **coincidence head** turns pairs of h into logits.
 # Why not compare h itself? NT-Xent throws away whatever differs between two views; with a head between, h may keep it.
+# (B is the number of pairs in a batch; N is the untrained snapshot, one of the processors above.)
 
 # %%
 model = ContrastiveModel(encoder, row.similarity, row.coincidence)
@@ -153,7 +156,7 @@ outputs = model((mixtures, channels))
 heads = {"similarity head": model.similarity_head, "coincidence head": model.coincidence_head}
 shapes = {"similarity head": tuple(outputs["z"][0].shape), "coincidence head": tuple(outputs["logits"].shape)}
 for name, head in heads.items():
-    print(f"{name}: {size(head):,} trainable parameters, output {shapes[name]} for {p.batch_size} pairs")
+    print(f"{name}: {size(head):,} trainable parameters, output {shapes[name]} for B = {p.batch_size} pairs")
 
 # %% [markdown]
 # ## The objective is `compute_loss`
@@ -177,7 +180,7 @@ show_source(ContrastiveModel.compute_loss)
 # * In `call`, mixtures and channels go through the encoder **in one batch**. Batch norm uses statistics of its batch: with two
 #   passes, mixtures and channels would be normalised apart. What sets all channels apart from all mixtures, their lower level
 #   for instance, would be subtracted in training and come back where running statistics are used.
-# * `views` are two arrays here; four when the coincidence task gets crops of its own (exercise 4). With two, `h[-2], h[-1]` are
+# * `views` are two arrays here; four when the coincidence task gets crops of its own (exercise 5). With two, `h[-2], h[-1]` are
 #   the same as `h[0], h[1]`. `AUGMENTED` says which of them are masked.
 # * `geometry` and the `trackers` (Keras metrics) only watch; what they report is explained after the training.
 # * In `compute_loss`, `accuracy` is the share of anchors whose nearest candidate is their partner. It trains nothing; it is
@@ -204,7 +207,7 @@ else:
 # **Question.** Which of these must be equal: the losses before the step, the losses after it?
 
 # %%
-small = dict(embedding_dim=32, width=4, seed=course.seed)  # a small CNN14, for all that shall be quick
+small = dict(embedding_dim=32, width=4, seed=course.seed)  # a small CNN14, for all that should be quick
 number = min(32, p.batch_size)
 little = ViewPairs(views, row.pairing, row.processors, number, seed=course.seed)
 (batch,) = little[0]
@@ -256,8 +259,8 @@ else:
 #
 # The next cell gets the main encoder: from an earlier run with these settings, or, with the profile tiny, made sounds and
 # seed 0, from the library, which ships it with the record of its training. With other settings, or with `SEPCL_TRAIN=1`, it
-# is trained now: a line for each epoch; an *epoch* here is merely what one line reports. (Further down you train small
-# encoders yourself, in seconds.)
+# is trained now, with about ten lines on how it goes. An *epoch* here is merely what one entry of the record covers.
+# (Further down you train small encoders yourself, in seconds.)
 #
 # **Question.** Before you look: which value of `similarity` and which of `coincidence` would you call "nothing learned"?
 
@@ -271,7 +274,8 @@ print("first ten losses:", ", ".join(f"{loss:.3f}" for loss in history["first_lo
 
 # %%
 names = ["similarity", "coincidence", "accuracy"]
-notebook.curves(history, names, title=f"{MAIN_ROW}: training curves beside chance")
+notebook.curves(history, names, title=f"{MAIN_ROW}: training curves beside chance",
+                alt="Losses should fall below their dashed lines and the accuracy rise above its own: how fast, and how far?")  # fmt: skip
 for name in names:
     guess, first, last = history[f"{name}_chance"][0], history[name][0], history[name][-1]
     print(f"{name:<12} chance {guess:.4f} · first epoch {first:.4f} · last epoch {last:.4f}")
@@ -280,7 +284,8 @@ assert all(np.isfinite(history[name]).all() for name in names), "the training br
 # %% [markdown]
 # How to read them:
 #
-# * Held against **chance**, not against zero: ln(2N − 1), 2 ln 2, and 1 / (2N − 1) for the accuracy.
+# * Held against **chance**, not against zero. These values say "nothing learned": ln(2B − 1) for the similarity loss,
+#   2 ln 2 for the coincidence loss, and 1 / (2B − 1) for the accuracy.
 # * The coincidence loss may begin *above* chance, for a random head answers confidently at random. Unlearning that is the first
 #   thing the training does, and is no learning about sound yet.
 # * These are **training** losses on damaged patches, so they stay far from zero by design. A lower loss does not even mean a
@@ -292,8 +297,10 @@ assert all(np.isfinite(history[name]).all() for name in names), "the training br
 # `course.encoder(log="folder")` would also write all of it to `log.csv`, and for TensorBoard where that is installed.
 
 # %%
-notebook.curves(history, ["gradient_norm", "spread"], title="the same training, seen from inside")
-notebook.curves(history, ["alignment", "uniformity"])
+notebook.curves(history, ["gradient_norm", "spread"], title="the same training, seen from inside",
+                alt="The gradient norm says how hard the losses pull; the spread should stay well above 0, the collapse.")  # fmt: skip
+notebook.curves(history, ["alignment", "uniformity"],
+                alt="Uniformity falls as clips move apart; alignment, the distance of partners, need not fall with it.")  # fmt: skip
 
 # %% [markdown]
 # ## Alignment, uniformity, spread
@@ -344,8 +351,9 @@ notebook.table([{"encoder": name} | values for name, values in measured.items()]
 print(f"partner found among {held_number} by guessing: {1 / held_number:.4f}")
 
 # %% [markdown]
-# Uniformity should be lower than before; alignment may well have got worse. An untrained network already has near-perfect
-# alignment, for a bad reason: everything lies in one narrow cone, so partners are near, as all others are. What counts is the difference between partners and others, and that is what a picture shows best.
+# Usually not both: uniformity falls, and alignment may well get worse. An untrained network already has near-perfect
+# alignment, for a bad reason: everything lies in one narrow cone, so partners are near, and so are all others. What counts
+# is the difference between partners and others, and that is what a picture shows best.
 #
 # The similarity matrix of h for the first few pairs: mixtures downwards, channels across; partners on the diagonal. The
 # share in the title is of all pairs.
@@ -358,7 +366,7 @@ for axis, (name, (h_a, h_b)) in zip(axes, embedded.items(), strict=True):
     image = axis.imshow(h_a[:shown] @ h_b[:shown].T, cmap="magma", vmin=lowest, vmax=1, interpolation="nearest")
     axis.set(title=f"{name}: found {measured[name]['found']:.0%} of {held_number}", xlabel="channel", ylabel="mixture")
 figure.colorbar(image, ax=axes, label="cosine of h", shrink=0.85)
-plt.show()
+notebook.show("Untrained, all pairs are alike. Trained, the diagonal of partners stands out from a darker ground.")
 
 # %%
 figure, axes = plt.subplots(1, 2, figsize=(10, 2.6), sharey=True)
@@ -369,7 +377,8 @@ for axis, (name, (h_a, h_b)) in zip(axes, embedded.items(), strict=True):
     axis.set(title=name, xlabel="cosine of h", yscale="log")
 axes[0].set_ylabel("density")
 axes[1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
-plt.show()
+notebook.show("""Untrained, partners and different clips crowd near 1. Trained, different clips spread out to the left, and
+partners stay further right: the less the two overlap, the better.""")
 
 # %% [markdown]
 # ## Four ways to fail
@@ -462,18 +471,18 @@ for name, watch in (("NT-Xent", normal_watch), ("attraction only", collapsed_wat
     axis.plot(watch.steps, watch.spread, marker="o", label=name)
 axis.set(xlabel="step", ylabel="spread of h", yscale="log", title="the spread with negatives and without")
 axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
-plt.show()
+notebook.show("With NT-Xent the clips keep apart; with attraction alone the spread falls by powers of ten: a collapse.")
 
 # %% [markdown]
-# On made sounds the loss falls beautifully, and h says less and less: all clips move to one point. Negatives are what
-# keeps an embedding open. (Thirty steps with other sounds may show less of it; see the verdict.) Whenever a contrastive
-# loss looks too good, look at the spread.
+# The easiest way is to put all clips on one point: then partners are equal, whatever is heard. On made sounds that is what
+# happens: the loss falls beautifully, and h says less and less. Negatives are what keeps an embedding open. (Thirty steps
+# with other sounds may show less of it; see the verdict.) Whenever a contrastive loss looks too good, look at the spread.
 #
 # ### 2. A temperature of 0.01
 #
 # Notebook 06 showed that a small τ puts the whole push on the nearest negatives.
 #
-# **Question.** An untrained encoder, τ = 0.01: will its first loss be above or below chance, ln(2N − 1)?
+# **Question.** An untrained encoder, τ = 0.01: will its first loss be above or below chance, ln(2B − 1)?
 
 # %%
 cold, cold_history, cold_watch = short_run(temperature=0.01)
@@ -484,7 +493,7 @@ for name, seen in (("τ = 0.2", normal_history), ("τ = 0.01", cold_history)):
 axis.axhline(little_chance, color="0.4", linestyle="--", label=f"chance {little_chance:.2f}")
 axis.set(xlabel="step", ylabel="NT-Xent", ylim=(0, None))
 axis.legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
-plt.show()
+notebook.show("At τ = 0.2 the loss begins near chance. At τ = 0.01 it begins higher, and takes steps to get there.")
 cold_start = cold_history["first_losses"][0]
 notebook.verdict(verdicts, "at τ = 0.01 the first loss is above chance", cold_start > little_chance,
                  f"{cold_start:.2f} against {little_chance:.2f}")  # fmt: skip
@@ -513,7 +522,8 @@ for name, student in (("τ = 0.2", normal), ("τ = 0.01", cold)):
     print(f"after 30 steps at {name}: spread of h {after['spread']:.3f}, partner found {after['found']:.3f}")
 
 # %% [markdown]
-# At τ = 0.01 a difference of 0.05 in cosine is a factor of e⁵ in odds: a random encoder is *certain*, and mostly wrong.
+# Above, usually far above. At τ = 0.01 a difference of 0.05 in cosine is a factor of e⁵ in odds: a random encoder is
+# *certain*, and mostly wrong.
 # Its first steps then go into unlearning, and each anchor hears of its nearest negatives only, false ones among them.
 # Which τ finds more partners after so few steps differs from run to run; with made sounds the bad start does not. The
 # other extreme, a high τ, is dull rather than nervous: hard and easy negatives push alike. (The last two lines are
@@ -522,7 +532,7 @@ for name, student in (("τ = 0.2", normal), ("τ = 0.01", cold)):
 #
 # ### 3. Negatives from the other view only
 #
-# A tempting shortcut: compare mixtures with channels only, an N × N grid. It needs a quarter of the cosines, the loss is lower, and some
+# A tempting shortcut: compare mixtures with channels only, a B × B grid. It needs a quarter of the cosines, the loss is lower, and some
 # well-known code does it. What is lost?
 #
 # Suppose an encoder marks *which view* a patch is: it spends a share m of the squared length of h on "I am a mixture" or "I am a
@@ -562,19 +572,20 @@ for name in ("found among other view", "found among all"):
 for axis, label in zip(axes, ("loss / chance", "partner found"), strict=True):
     axis.set(xlabel="share of h spent on which view it is", ylabel=label, ylim=(0, None))
     axis.legend()
-plt.show()
+notebook.show("""The mark is a waste, and only NT-Xent notices: its loss climbs far above chance and fewer partners are found. Across
+views the ranking stays as it was.""")
 found = [m["found among other view"] for m in marked]
 assert max(found) - min(found) <= 1 / held_number, "the mark cancels in comparisons across views"
 for name in ("other view only", "NT-Xent"):
     print(f"{name}: the first {shares[1]:.0%} of mark adds {marked[1][name] - marked[0][name]:.3f} of chance")
-print(f"chance: ln N = {np.log(held_number):.3f} against ln(2N - 1) = {np.log(2 * held_number - 1):.3f}")
+print(f"chance: ln B = {np.log(held_number):.3f} against ln(2B - 1) = {np.log(2 * held_number - 1):.3f}")
 
 # %% [markdown]
-# Across views the mark adds the same number to every similarity, and a softmax does not see what all candidates share.
+# NT-Xent does, the shortcut does not. Across views the mark adds the same number to every similarity, and a softmax does not see what all candidates share.
 # So the ranking never changes: with 90 % of h wasted it finds as many partners as before. Its loss rises to chance at most,
 # and not because of the mark: what is left for the scene has shrunk to 1 − m, as if the temperature had risen. NT-Xent has
 # other mixtures among the negatives, and those carry the *same* mark: its loss rises far above chance, so its gradient
-# works against the mark. Note the chances too: ln N is less than ln(2N − 1), so the shortcut *looks* better for nothing.
+# works against the mark. Note the chances too: ln B is less than ln(2B − 1), so the shortcut *looks* better for nothing.
 #
 # ### 4. Crops that miss the event
 #
@@ -606,10 +617,12 @@ axis.hist(level.ravel().clip(-60), bins=np.arange(-60, 10, 2))
 axis.axvline(-20, color="0.4", linestyle="--", label="counted as missed")
 axis.set(xlabel="level of a crop relative to its clip in dB (−60 and less counted at −60)", ylabel="crops")
 axis.legend()
-plt.show()
+notebook.show(
+    "Most crops are about as loud as their clip, at 0 dB. Those left of the dashed line hear next to nothing."
+)
 
 # %% [markdown]
-# Seen and heard: the pair with the largest difference between its two crops. One player is loud, the other may be silent; both
+# It is not rare: the lines above say in how many. Seen and heard: the pair with the largest difference between its two crops. One player is loud, the other may be silent; both
 # have the same gain.
 
 # %%
@@ -620,7 +633,7 @@ for view in range(2):
     start = begin[turn, view, worst]
     title = f"crop at {start / 16_000:.2f} s ({level[turn, view, worst]:.0f} dB)"
     heard[title] = some[worst][start : start + PATCH_SAMPLES]
-notebook.listen(heard)
+notebook.listen(heard, alt="The clip and the two crops: one holds an event, the other the pause before or after it.")
 
 # %% [markdown]
 # What does the trained encoder make of such pairs? We compare h of the two crops of a mixture, for pairs that miss and pairs that
@@ -643,8 +656,9 @@ print(f"for reference, crops of different clips: {(h_a @ h_b.T)[apart].mean():.3
 # %% [markdown]
 # Hold the second number against the third: where it is no higher, the encoder takes the two crops for different clips, and
 # rightly so. All silent crops look alike, so their share of the loss cannot fall, however good the encoder is. Nothing in
-# the method repairs this, and clips of AudioSet will have the same trouble. What one can do: draw crops by energy, reject
-# those that miss (an exercise), or use longer patches.
+# the method repairs this. (Our mixed scenes are digitally silent between events. Recordings have a background, so they
+# should have less of it; how much less was not measured.) What one can do: draw crops by energy, reject those that miss
+# (an exercise), or use longer patches.
 
 # %%
 contrast = {f"{key}{suffix}": measured[f"{state}trained"][key]
@@ -679,12 +693,32 @@ print("kept: results/07.json")
 #
 # **1.** The paper also trains d = 1,024. How many trainable parameters has that encoder? Work it out from the number above.
 
+# %% tags=["your turn"]
+parameters_1024 = None  # your turn: a number
+ends_right = (parameters_1024 or 0) % 1000 == 616
+print("yours:", parameters_1024, "· its last three digits are right" if ends_right else "· not yet")
+
 # %% tags=["solution"]
 print(f"{paper_size:,} + {1024 - 128} × (2048 + 1) = {paper_size + (1024 - 128) * (2048 + 1):,}")
 
 # %% [markdown]
-# **2.** Are the pairs of some processors easier for the trained encoder than others? Measure alignment and the share of partners
+# **2. Predict.** With τ = 1 instead of 0.2, will h spread more or less after the same 30 steps? Guess, then change the number.
+
+# %% tags=["your turn"]
+# your turn: `short_run(temperature=...)` returns a model, its history and what was watched
+
+# %% tags=["solution"]
+_, _, dull_watch = short_run(temperature=1.0)
+print(f"spread after 30 steps: {dull_watch.spread[-1]:.4f} at τ = 1, {normal_watch.spread[-1]:.4f} at τ = 0.2")
+# With a high τ far negatives push nearly as hard as near ones, so that the whole batch is driven apart: on made sounds the
+# spread is larger. That alone is no sign of a good encoder, for pushing everything evenly tells nothing apart.
+
+# %% [markdown]
+# **3.** Are the pairs of some processors easier for the trained encoder than others? Measure alignment and the share of partners
 # found for each processor alone.
+
+# %% tags=["your turn"]
+# your turn: `ViewPairs(views, row.pairing, (name,), held_number, seed=course.seed + 1)[0]` has the pairs of one processor
 
 # %% tags=["solution"]
 rows = []
@@ -694,8 +728,11 @@ for name in views.processors:
 notebook.table(rows, columns | {"encoder": "channels of"})
 
 # %% [markdown]
-# **3.** Reject crops that miss: draw up to five first frames for a clip and keep the first one that is not 20 dB below it. What
+# **4.** Reject crops that miss: draw up to five first frames for a clip and keep the first one that is not 20 dB below it. What
 # share of crops still misses, and in how many clips is there no way out?
+
+# %% tags=["your turn"]
+# your turn: `missed` is (20 pairs, 2 crops, clips): 40 crops of each clip, in the order in which they were drawn
 
 # %% tags=["solution"]
 tries = missed.reshape(-1, len(some))[: 8 * 5].reshape(8, 5, len(some))  # eight crops a clip, five tries each
@@ -705,9 +742,12 @@ print(
 )
 
 # %% [markdown]
-# **4.** Should both tasks see the same crops? The slides leave it open; here they do. Draw a batch with `coincidence_crops=True`
+# **5.** Should both tasks see the same crops? The slides leave it open; here they do. Draw a batch with `coincidence_crops=True`
 # and without quiet channels (`reject_quiet=True`), mask the channels alone (`augmented="second"`), and compute the loss. How
 # many patches pass the encoder now?
+
+# %% tags=["your turn"]
+# your turn: `ViewPairs(..., reject_quiet=True, coincidence_crops=True)` and `ContrastiveModel(..., augmented="second")`
 
 # %% tags=["solution"]
 (four,) = ViewPairs(
@@ -716,6 +756,57 @@ print(
 model = ContrastiveModel(course.untrained_encoder(), augmentation=SpecAugment(seed=course.seed), augmented="second")
 loss = float(model.compute_loss(four, y_pred=model(four, training=True)))
 print(f"{len(four)} arrays of {p.batch_size} patches pass the encoder instead of 2: twice the work. Loss {loss:.3f}")
+
+# %% [markdown]
+# **6. Build it.** Where memory is short, gradients of several small batches are **accumulated**: averaged, and only then used for
+# *one* update. Write that step, on TensorFlow, with plain gradient descent. The check compares with single steps, whose
+# mean it must be. When it passes: is it the same as one step with a batch twice as large? (Count an anchor's negatives.)
+
+
+# %% tags=["your turn"]
+def accumulated_step(model, batches, rate):
+    """One update of `model.trainable_weights` from the mean gradient of its loss over `batches`."""
+    # your turn
+
+
+# %%
+def check_accumulated(step):
+    """Whether one step with two batches ends in the middle of where a step with each alone would."""
+    if keras.backend.backend() != "tensorflow":
+        return print("this needs the TensorFlow backend")
+    two, ends = [batch, little[1][0]], []
+    for alone in two:
+        model = new_model()
+        model.compile(keras.optimizers.SGD(rate), jit_compile=False)
+        model.train_on_batch(alone)
+        ends.append([ops.convert_to_numpy(weight) for weight in model.trainable_weights])
+    model = new_model()
+    before = [ops.convert_to_numpy(weight) for weight in model.trainable_weights]
+    step(model, two, rate)
+    moved = [ops.convert_to_numpy(w) - b for w, b in zip(model.trainable_weights, before)]
+    expected = [(one + other) / 2 - b for one, other, b in zip(*ends, before)]
+    far = max(np.abs(m - e).max() for m, e in zip(moved, expected)) / max(np.abs(e).max() for e in expected)
+    print("right: it ends in the middle" if far < 1e-2 else f"not yet: off by {far:.0%} of the largest update")
+
+
+check_accumulated(accumulated_step)
+
+
+# %% tags=["solution"]
+def accumulated_step(model, batches, rate):
+    total = [0.0] * len(model.trainable_weights)
+    for one in batches:
+        with tf.GradientTape() as tape:
+            loss = model.compute_loss(one, None, model(one, training=True))
+        gradients = tape.gradient(loss, model.trainable_weights)
+        total = [so_far + gradient for so_far, gradient in zip(total, gradients)]
+    for weight, gradient in zip(model.trainable_weights, total):
+        weight.assign(weight - rate * gradient / len(batches))
+
+
+check_accumulated(accumulated_step)
+# It is not the same as a large batch. There an anchor has 2B − 2 negatives, here those of its own small batch only. For a
+# contrastive loss accumulation saves memory and loses negatives; batch norm, too, sees small batches.
 
 # %% [markdown]
 # ## What to read next

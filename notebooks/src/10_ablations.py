@@ -90,8 +90,9 @@ reference = rows["S2"]  # the last row of Table 2 is the first of Table 4, and s
 kinds = {row.row: "mixture and mixture" if row.pairing == "mix-mix" else "mixture and channel"
          for row in [*table_2, reference]}  # fmt: skip
 notebook.bars(
-    {row.row: row.slides for row in [*table_2, reference]}, xlabel="mAP on AudioSet, slides' Table 2", groups=kinds
-)
+    {row.row: row.slides for row in [*table_2, reference]}, xlabel="mAP on AudioSet, slides' Table 2", groups=kinds,
+    alt="In the slides, views by separation (mixture and channel) stand above views of the mixture alone.",
+)  # fmt: skip
 
 # %% [markdown]
 # Then Table 4: each choice of processors, trained for similarity alone and for similarity and coincidence **jointly**.
@@ -121,7 +122,7 @@ figure, axis = plt.subplots(figsize=(7.5, 3.2))
 dumbbells(axis, alone, joint, "mAP on AudioSet, slides' Table 4 (the axis does not start at 0)")
 axis.set_ylabel("processors")
 axis.legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-plt.show()
+notebook.show("A line for each choice: the square, with coincidence, lies right of the dot where coincidence helps.")
 
 # %%
 gain = joint - alone
@@ -259,6 +260,7 @@ notebook.forest(
     {"this run": {titles[title]: gap.ends for title, gap in gaps.items()}}, list(titles.values()),
     "difference in mAP", line=0, slides={titles[title]: gap for title, gap in theirs.items()},
     slides_label="difference on AudioSet (slides)",
+    alt="Where a line crosses the dashed zero, this run does not decide; compare the side of its dot with the slides'.",
 )  # fmt: skip
 for title, gap in gaps.items():
     word = {"holds": "helps", "fails": "hurts", "undecided": "undecided"}[gap.verdict]
@@ -328,7 +330,8 @@ levels = {data: {name: outcomes.level(found[name]) for name in found} for data, 
 for data, found in results.items():
     levels[data]["chance"] = (next(iter(found["untrained encoder"].values()))["chance"],) * 3
 slides = {name: row.slides for name, row in rows.items()}
-notebook.forest(levels, shown, "mAP, shallow classifier", groups=groups, slides=slides)
+notebook.forest(levels, shown, "mAP, shallow classifier", groups=groups, slides=slides,
+                alt="Intervals of most rows overlap: the rows differ less than seeds and scenes do.")  # fmt: skip
 
 # %% [markdown]
 # And Table 4 as the slides' figure above shows it: what the coincidence task adds to each choice of processors.
@@ -340,7 +343,7 @@ for axis, (data, found) in zip(axes[0], results.items()):
     ends = [[means.get(f"{'∨'.join(processors)}{joint}", np.nan) for processors in table_4] for joint in ("", " joint")]
     dumbbells(axis, *ends, f"mAP, {data}")
 axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-plt.show()
+notebook.show("What coincidence adds here: squares right of their dots in some choices of processors, left in others.")
 
 # %% [markdown]
 # ## Ten claims
@@ -370,7 +373,8 @@ notebook.table(lines, dict(number="", claim="claim") | {data: data for data in r
 numbers = {f"{r.number}: {title}": r.number for r in RELATIONS for title in r.titles().values()}
 slides_gap = {f"{r.number}: {title}": r.slides(rows)[pair] for r in RELATIONS for pair, title in r.titles().items()}
 notebook.forest(differences, list(numbers), "difference in mAP (scales differ)", line=0, groups=numbers,
-                slides=slides_gap, slides_label="on AudioSet (slides)")  # fmt: skip
+                slides=slides_gap, slides_label="on AudioSet (slides)",
+                alt="An interval right of the dashed zero says that a claim holds, one left of it that it fails.")  # fmt: skip
 
 # %% [markdown]
 # ## Looking for causes

@@ -51,12 +51,12 @@ verdicts = {}  # claims about sounds and training: whether they hold in this run
 # In 2018 Jansen and colleagues asked what one knows about a sound *without* knowing what it is (*Unsupervised learning of
 # semantic audio representations*). They found four things, each a **constraint** on a good embedding:
 #
-# * **noise**: a sound with some noise on it is still the same kind of sound (each cell of the log-mel's magnitude grows
-#   by a random factor);
-# * **shift**: so is one that comes at another moment, or sounds a little higher or lower (time goes round by any number
-#   of frames, frequency moves by up to 10 of the 64 mel bands, and silence fills what is left);
-# * **mixing**: a mixture still is what its parts are (a second sound is added, with a quarter of the first one's energy);
-# * **proximity**: what is heard within a few seconds in the same recording is likely to be related.
+# * **noise**: a sound with some noise on it is still the same kind of sound. (Each cell of the log-mel's magnitude grows
+#   by a random factor.)
+# * **shift**: so is a sound that comes at another moment, or a little higher or lower. (The patch is turned round in time
+#   by any number of frames. In frequency it moves by up to 10 of the 64 mel bands, and silence fills what is left.)
+# * **mixing**: a mixture still is what its parts are. (A second sound is added, with a quarter of the first one's energy.)
+# * **proximity**: sounds that are heard within a few seconds of each other are likely to be related.
 #
 # Each makes a **positive** for a patch of sound, the **anchor**: something that should lie close to it. You know two of
 # them already. Proximity is the random crop of notebook 05, and mixing is the ancestor of everything in this course:
@@ -81,12 +81,14 @@ for name, constraint in CONSTRAINTS.items():
     else:  # a layer, which changes something in training only; mixing takes its second sound from the batch
         batch = np.stack([patches[0], patches[2]])
         positives[name] = np.asarray(constraint(seed=course.seed)(batch, training=True))[0]
-notebook.show_log_mel(positives, columns=5)
+see = "Noise and mixing look almost like the anchor; shift has an empty band at an edge; proximity is another moment."
+notebook.show_log_mel(positives, columns=5, alt=see)
 notebook.players({"anchor": moments[0], "proximity: another moment": moments[1], "the other scene, mixed in": other})
 
 # %% [markdown]
-# Noise, shift and mixing change the log-mel and not the waveform, so there is nothing of them to play. By eye they are
-# hard to tell from the anchor; so here is what each of them changes, positive minus anchor:
+# Noise, shift and mixing change the log-mel and not the waveform, so they cannot be played. Shift is easily seen: silence
+# fills a band at the edge. Noise and mixing are hard to tell from the anchor by eye, so here is what each of the four
+# changes, positive minus anchor:
 
 # %%
 changes = {name: positive - positives["anchor"] for name, positive in positives.items() if name != "anchor"}
@@ -95,9 +97,11 @@ figure, axes = plt.subplots(1, len(changes), figsize=(11, 2.3), sharey=True)
 for axis, (name, change) in zip(axes, changes.items()):
     image = axis.imshow(change.T, origin="lower", aspect="auto", cmap="RdBu_r", vmin=-largest, vmax=largest)
     axis.set(title=name, xlabel="frame")
-axes[0].set_ylabel("mel band")
+notebook.mel_axis(axes[0])
 figure.colorbar(image, ax=axes, label="change of log mel")
-plt.show()
+notebook.show(
+    "Noise changes every cell a little, mixing only where the other sound is; shift and proximity nearly all."
+)
 
 # %%
 compared = positives | {"a stranger: the other scene": patches[2]}
@@ -108,8 +112,9 @@ for name, cosine in zip(list(compared)[1:], h[1:] @ h[0]):
     print(f"{name:<28} differs by {change:.2f} in log-mel; cosine to the anchor, untrained: {cosine:.4f}")
 
 # %% [markdown]
-# Compare with the last line. An untrained network puts almost everything close together; what counts is whether a positive
-# is nearer than a stranger. One that is so already, before any training, has little to teach.
+# Noise and mixing leave the anchor most as it was; shift and proximity change the most cells, and leave the encoder the
+# most to find out. An untrained network puts almost everything close together, so compare with the last line: is a
+# positive nearer than a stranger? One that is nearer already, before any training, has little to teach.
 #
 # ## A triplet by hand
 #
@@ -147,14 +152,13 @@ for name, (x, y) in points.items():
     axis.annotate(name, (x, y), xytext=(-62, -10) if name == "positive" else (6, 6), textcoords="offset points")
 axis.set(xlim=(-1.3, 1.9), ylim=(-1.3, 1.3), aspect="equal")
 axis.legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
-plt.show()
+notebook.show("n1 lies inside both rings, n2 between them, n3 and n4 outside: only n1 and n2 have a loss.")
 
 # %% [markdown]
 # Outside of the dashed ring the loss is 0: n3 and n4 teach nothing. n1 lies *closer* than the positive, so its loss is the
-# highest. But early in training the closest stranger is close by accident, and the cheapest way to keep |a − p|² below
-# |a − n|² for it is to shrink all distances: everything then falls onto one point. So the negative is chosen
-# **semi-hard**: the closest of those that are farther than the positive. (Where none is, the library takes the farthest of
-# all.)
+# highest. But early in training the closest stranger is close by accident. The cheapest way to lower its loss is to shrink
+# all distances, and then everything falls onto one point. So the negative is chosen **semi-hard**: the closest of those
+# that are farther than the positive. (Where there is none, the library takes the farthest of all.)
 #
 # **Question.** Which one is it here, and what is the loss?
 
@@ -170,9 +174,9 @@ assert np.isclose(by_library[0], losses[semi_hard], atol=1e-6), "by hand and by 
 print(f"the library, for the first pair of the batch: {by_library[0]:.4f}")
 
 # %% [markdown]
-# Beside NT-Xent (notebook 06) this is thrifty: *one* negative an anchor instead of all others in the batch, and a loss
-# that stops caring once the margin is kept. There is no temperature, and no coincidence task. If all embeddings fall onto
-# one point, both distances are 0, and the loss is the margin.
+# It is n2, which lies just beyond the positive. NT-Xent (notebook 06) compares each anchor with all others in the batch; here
+# there is *one* negative, and once it is farther than the positive by the margin, its loss is 0. There is no temperature,
+# and no coincidence task. If all embeddings fall onto one point, both distances are 0, and the loss is the margin.
 #
 # ## Training it
 #
@@ -187,7 +191,7 @@ axis.plot(history["step"], history["loss"], marker=".", label="triplet loss")
 axis.axhline(MARGIN, color="0.4", linestyle="--", label=f"all on one point: {MARGIN}")
 axis.set(xlabel="step", ylabel="loss", ylim=(0, None))
 axis.legend()
-plt.show()
+notebook.show("The loss begins near the margin and falls below it: the embeddings do not stay on one point.")
 
 # %%
 measured = course.evaluate(course.embeddings(encoder))
@@ -221,7 +225,8 @@ table_5 = [*CONTROLS, "mix-mix", *(row.row for row in rows.values() if row.table
 levels = {data: {name: outcomes.level(found[name]) for name in found} for data, found in results.items()}
 groups = {name: "control" if name in CONTROLS else name.split()[0] == "triplet" for name in table_5}
 notebook.forest(levels, table_5, "mAP, shallow classifier", groups=groups,
-                slides={name: row.slides for name, row in rows.items()})  # fmt: skip
+                slides={name: row.slides for name, row in rows.items()},
+                alt="The intervals of the four constraints overlap, and so do those of most rows of Table 5.")  # fmt: skip
 
 # %%
 for data, found in results.items():
@@ -232,15 +237,15 @@ for data, found in results.items():
         print(f"{data}, alone:", ", ".join(f"{name.removeprefix('triplet ')} {alone[name]:.3f}" for name in order))
 
 # %% [markdown]
-# The order on made sounds is not that on recordings, and the four intervals overlap: at this size none can be told to be
-# worth most.
+# The study cannot tell. The order on made sounds is not the order on recordings, and the four intervals overlap.
 
 # %% [markdown]
 # ## How much of what labels give?
 #
 # The triplet paper gives its numbers as a share of what **supervised** training reaches: 84 % of its classification mAP
-# and 41 % of its retrieval mAP. As a share of mAP that is a generous scale: its zero is mAP 0, which even guessing exceeds.
-# Look where the untrained encoder stands on it.
+# and 41 % of its retrieval mAP. That is a generous scale: its zero is an mAP of 0, which even guessing exceeds.
+#
+# **Question.** Where does an encoder that was never trained stand on this scale?
 
 # %%
 lines = []
@@ -253,9 +258,12 @@ lines.append(dict(data="AudioSet", row="triplet joint, as published in 2018", ma
 notebook.table(lines, dict(data="data", row="encoder", map="share of supervised mAP", qbe="share of supervised QbE"))
 
 # %% [markdown]
-# And labels are what is scarce. So here the linear probe gets 1, 5 and 20 labelled clips of each class, and then all (a
-# clip with several classes counts for each, so that classes get up to twice as many); each point is a mean over seeds and
-# over five choices of the clips.
+# Well up: on this scale an encoder that has learned nothing reaches most of what labels give. So a share of the supervised
+# mAP says little without the control beside it.
+#
+# But labels are scarce. So here the linear probe gets 1, 5 and 20 labelled clips of each class, and then all. (A clip with
+# several classes counts for each, so classes get up to twice as many.) Each point is a mean over seeds and over five
+# choices of the clips.
 #
 # **Question.** Where will pretraining be worth most: with one label a class, or with all?
 
@@ -274,20 +282,23 @@ for axis, (data, found) in zip(axes[0], results.items()):
             axis.plot(("1", "5", "20", "all"), mean, marker=".", linestyle=style, color=colour, label=name)
     axis.set(title=data, xlabel="labelled clips a class, at least", ylabel="mAP, linear probe")
 axes[0, -1].legend(loc="center left", bbox_to_anchor=(1.01, 0.5))
-plt.show()
+notebook.show("All curves rise with the number of labels; which of the two grey ones is higher depends on that number.")
 
 # %%
+without_learning = ("log-mel statistics", "random projection", "untrained encoder")  # the best of them is the bar
 for data, of_rows in curves.items():
-    ours, untrained = (of_rows.get(name, {}) for name in (MAIN_ROW, "untrained encoder"))
-    if common := sorted(set(ours) & set(untrained)):  # seeds that both have
-        gain = np.mean([ours[k] - untrained[k] for k in common], axis=0)
-        share = gain / np.mean([untrained[k] for k in common], axis=0)
-        print(f"{data}: {MAIN_ROW} over untrained with 1, 5, 20 and all:",
-              ", ".join(f"{g:+.3f} ({s:+.0%})" for g, s in zip(gain, share)))  # fmt: skip
+    ours, controls = of_rows.get(MAIN_ROW, {}), [of_rows[name] for name in without_learning if name in of_rows]
+    common = sorted(set(ours).intersection(*controls))  # seeds that all have
+    if controls and common:
+        best = np.max([np.mean([control[k] for k in common], axis=0) for control in controls], axis=0)
+        gain = np.mean([ours[k] for k in common], axis=0) - best
+        print(f"{data}: {MAIN_ROW} over the best control without learning, with 1, 5, 20 and all:",
+              ", ".join(f"{g:+.3f} ({g / b:+.0%})" for g, b in zip(gain, best)))  # fmt: skip
 
 # %% [markdown]
-# (The supervised encoder has seen all labels while it was trained; its curve is what *its* embedding needs. It is no
-# rival, but the end of the scale.)
+# On made sounds the fewer labels there are, the larger the share that pretraining adds to the best control. On recordings
+# the share hardly depends on their number. (The supervised encoder has seen all labels while it was trained, so it is no rival, but the end of
+# the scale.)
 #
 # ## What is and is not reproduced here, and why
 #
@@ -310,10 +321,10 @@ notebook.table(
 # | part | here | why |
 # |---|---|---|
 # | TDCN++, mixture consistency, MixIT | whole; outputs equal those of independent implementations | the slides cite papers that say how |
-# | four snapshots of one training | at other steps: with the profile tiny 0, 40, 300 and 3,000 (in the study 0, 20, 150 and 2,400) instead of 0, 500, 5,000 and 1.7 million | minutes, not weeks |
+# | four snapshots of one training | at other steps: with the profile tiny 0, 40, 300 and 3,000 (in the study 0, 20, 150 and 2,400) instead of 0, 500, 5,000 and 1.7 million | so that it takes minutes on two CPU cores |
 # | OR rule, random crops, SpecAugment, NT-Xent, coincidence prediction, joint training | whole; what the slides leave open is named where it is set | |
 # | CNN14, 75 million weights | the network is whole (`full` profile, and PANNs' weights can be read); the course trains one of 8 to 16 channels instead of 64 | two CPU cores |
-# | AudioSet: two million clips, 527 classes | not here: made sounds, and in the study ESC-10 | it cannot be passed on, and needs a GPU for days |
+# | AudioSet: two million clips, 527 classes | not here: made sounds, and in the study ESC-10 | its sounds cannot be passed on; notebook 12 says what it would take |
 # | levels of mAP | not comparable | other classes, other scenes |
 # | Tables 2 and 4 | each row trained here, by several seeds; judged above | |
 # | Table 5 | ours and the triplet system likewise; the other three quoted | other systems, two of them need video |
@@ -350,19 +361,81 @@ print("recorded:", ", ".join(recorded))
 # %% [markdown]
 # ## Exercises
 #
-# **1.** All embeddings on one point give the margin as loss. Is that the worst that can happen? Try embeddings whose
+# **1. Predict.** On the circle above, which of n1 to n4 teach something if the margin is 0.6 instead of 0.1? And if it is 0?
+
+# %% tags=["your turn"]
+margin = 0.1  # your turn: predict, then change it
+print({name: round(max(0.0, squared["positive"] - squared[name] + margin), 3) for name in losses})
+
+# %% tags=["solution"]
+for margin in (0.0, 0.1, 0.6):
+    print(margin, {name: round(max(0.0, squared["positive"] - squared[name] + margin), 3) for name in losses})
+# With 0.6 n3 teaches, too. With 0 only n1 does: what is farther than the positive is far enough.
+
+# %% [markdown]
+# **2. Build it.** Write the choice of the semi-hard negative for a whole batch. The check compares with what you get by
+# going through all triplets of a small batch.
+
+
+# %% tags=["your turn"]
+def semi_hard_negatives(anchors, positives):
+    """For each anchor (B, d), of length 1, which of the positives (B, d) of *other* pairs is its negative, (B,) indices: the
+    closest that is farther than its own positive; where there is none, the farthest of all."""
+    # your turn
+    return np.zeros(len(anchors), dtype=int)
+
+
+# %%
+def check_semi_hard(function):
+    """Whether it chooses as a walk through all candidates does, for 20 batches of six pairs."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        anchors, positives = (x / np.linalg.norm(x, axis=-1, keepdims=True) for x in rng.normal(size=(2, 6, 3)))
+        chosen = function(anchors, positives)
+        for i, anchor in enumerate(anchors):
+            far = {j: float(np.sum((anchor - positives[j]) ** 2)) for j in range(6)}
+            beyond = [j for j in far if j != i and far[j] > far[i]]
+            right = min(beyond, key=far.get) if beyond else max((j for j in far if j != i), key=far.get)
+            if chosen[i] != right:
+                return print(f"not yet: an anchor should have negative {right}, it has {chosen[i]}")
+    print("right: the same negatives for 120 anchors")
+
+
+check_semi_hard(semi_hard_negatives)
+
+
+# %% tags=["solution"]
+def semi_hard_negatives(anchors, positives):
+    squared = 2 - 2 * anchors @ positives.T  # (B, B): of vectors of length 1
+    own = np.eye(len(anchors), dtype=bool)
+    beyond = (squared > np.diag(squared)[:, None]) & ~own
+    closest = np.where(beyond, squared, np.inf).argmin(axis=1)
+    farthest = np.where(own, -np.inf, squared).argmax(axis=1)
+    return np.where(beyond.any(axis=1), closest, farthest)
+
+
+check_semi_hard(semi_hard_negatives)
+
+# %% [markdown]
+# **3.** All embeddings on one point give the margin as loss. Is that the worst that can happen? Try embeddings whose
 # positives lie opposite their anchors.
+
+# %% tags=["your turn"]
+# your turn: `Triplet()(anchors, positives)` with arrays (pairs, d) in float32
 
 # %% tags=["solution"]
 same = np.ones((4, 8), "float32")
-print("all on one point:", float(Triplet()(same, same)))
+print(f"all on one point: {float(Triplet()(same, same)):.3f}")
 opposite = np.eye(4, 8, dtype="float32")
-print("each positive opposite its anchor:", float(Triplet()(opposite, -opposite)))
+print(f"each positive opposite its anchor: {float(Triplet()(opposite, -opposite)):.3f}")
 # Worse than a collapse is possible: a collapse is a place to get stuck in, not the highest loss.
 
 # %% [markdown]
-# **2.** How many anchors of a batch still teach? Take the trained encoder, crops of the training scenes, and count the
+# **4.** How many anchors of a batch still teach? Take the trained encoder, crops of the training scenes, and count the
 # losses above zero for each constraint.
+
+# %% tags=["your turn"]
+# your turn: `course.views().log_mel[:32, 0]` holds mixtures of training scenes; `CONSTRAINTS` makes the positives
 
 # %% tags=["solution"]
 log_mel = course.views().log_mel[:32, 0]  # of the mixtures of training scenes (clips, frames, mels)

@@ -43,7 +43,8 @@ from sepcl_keras.scenes import audio
 from sepcl_keras.scenes.layouts import open_recordings
 from sepcl_keras.views.pairs import ViewPairs
 from sepcl_keras.views.preparation import Preparation, ShardWriter
-from sepcl_keras.views.stored import Snapshot, Views
+from sepcl_keras.views.processors import Snapshot
+from sepcl_keras.views.stored import Views
 
 course = notebook.setup(PROFILE, DATA, SEED, OUT)
 verdicts = {}  # claims about sounds and training: whether they hold in this run
@@ -53,7 +54,7 @@ own, rate = course.folder / "own", course.profile.sample_rate
 # ## Five cells: from files to a search
 #
 # All you need is a folder. If `DATA` is a folder of recorded scenes, it is used. For made sounds and isolated events
-# (ESC-50), some test scenes are written to files, as if a recorder had stood in the garden for two nights, without a
+# (ESC-50), some test scenes are written to files, as if a microphone had stood in the garden for two nights, without a
 # word on what is heard.
 
 # %%
@@ -68,8 +69,7 @@ listing = open_recordings(folder)
 notebook.table([{"what": what, "which": which} for what, which in listing.table()], {"what": folder.name, "which": ""})
 
 # %% [markdown]
-# **1. Channels.** `separate_file` takes a recording of any length and writes one file for each channel. What was learnt
-# from scenes like these is used on a file from disk.
+# **1. Channels.** `separate_file` takes a recording of any length and writes one file for each channel.
 
 # %%
 snapshots, _ = course.snapshots()
@@ -81,14 +81,15 @@ channels = separate_file(clip.path, own / "channels", snapshots["S2"], rate, ove
 longest = round(course.profile.clip_seconds * rate)  # what is played here of a longer recording
 sounds = {clip.path.name: audio.read(clip.path, rate)[:longest]}
 sounds |= {path.name: np.concatenate(list(audio.blocks(path, rate)))[:longest] for path in channels}
-notebook.listen(sounds, rate)
+notebook.listen(
+    sounds, rate, alt="The recording and its two channels: what is dark in one channel is bright in the other."
+)
 total = np.sum([sound for name, sound in sounds.items() if name != clip.path.name], axis=0)
 assert np.abs(total - sounds[clip.path.name]).max() < 1e-4, "the channels of a file sum to the recording"
 
 # %% [markdown]
-# **2. Embeddings.** `embed_files` decodes in threads while the network embeds, a window of about a second at a time, and
-# leaves one table. Stopped and started again it goes on where it was; a file that cannot be read is no reason to stop.
-# From a shell the same is `python -m sepcl_keras.embed FOLDER OUT.npz --encoder ENCODER.keras`.
+# **2. Embeddings.** `embed_files` reads all files, embeds a window of about a second at a time, and leaves one table. If it
+# is stopped, it goes on where it was; a file that cannot be read is named, and the others go on. From a shell the same is `python -m sepcl_keras.embed FOLDER OUT.npz --encoder ENCODER.keras`.
 
 # %%
 encoder, _ = course.encoder()
@@ -102,8 +103,8 @@ print(f"{len(set(table.ids.tolist()))} files, h {table.h.shape} (windows, d): ab
 assert np.isfinite(table.h).all() and not set(table.meta["refused"]) & set(table.ids.tolist())
 
 # %% [markdown]
-# **3. A query.** Any sound will do: here a second of one of the files, the loudest of its windows. It is embedded by the
-# same encoder; nothing else would be comparable.
+# **3. A query.** Any sound will do: here the loudest second of one of the files. It must be embedded by the same encoder, or
+# the numbers cannot be compared.
 
 # %%
 asked = Path(table.ids[len(table.ids) // 2])
@@ -119,7 +120,7 @@ assert cosine > 0.999, "a window embeds alike, alone and among others"
 
 # %% [markdown]
 # **4. Search.** The nearest rows by cosine. The first is the query itself, and its neighbours in time are near for a cheap
-# reason: so of each file only the nearest window is kept, and the query's own file is left out.
+# reason. So we leave out the query's own file, and keep only the nearest window of each other file.
 #
 # **Question.** What will the nearest window of *another* file be like: the same source, the same loudness, the same noise?
 
@@ -150,21 +151,25 @@ def cut(name, row):
 
 answers = {f"{k}: {Path(name).name}, {value:.2f}": cut(name, row)
            for k, (name, (row, value)) in enumerate(found, start=1)}  # fmt: skip
-notebook.listen({f"query: {asked.name}": cut(str(asked), query)} | answers, rate, columns=3)
+see = "The query and its five answers: they often share a texture or a rhythm, not always a source."
+notebook.listen({f"query: {asked.name}": cut(str(asked), query)} | answers, rate, columns=3, alt=see)
 
 # %% [markdown]
+# Trust your ears. Often it is a texture or a rhythm that is alike, and not always the source.
+#
 # Was it worth training for? The untrained encoder searches, too. We ask both how often the nearest window of *another
-# moment* of the archive is of the **same recording**: a question that needs no labels, and that says only whether sounds
-# recorded together lie together.
+# moment* is of the **same recording**. That needs no labels, and says only whether sounds that were recorded together lie
+# together.
 
 
 # %%
-def same_recording(h):
-    """Share of windows whose nearest window, the two beside it left out, is of the same file; and by chance."""
+def same_recording(h, apart=2):
+    """Share of windows whose nearest window is of the same file, those less than `apart` windows away left out; and by
+    chance."""
     unit = h[:5000] / np.maximum(np.linalg.norm(h[:5000], axis=1, keepdims=True), 1e-12)
     ids, times = table.ids[:5000], table.times[:5000]
     same = ids[:, None] == ids
-    beside = same & (np.abs(times[:, None] - times) < 2 * window / rate)
+    beside = same & (np.abs(times[:, None] - times) < max(apart * window / rate, 1e-6))  # itself in any case
     nearest = np.where(beside, -2, unit @ unit.T).argmax(axis=1)
     asked = (same & ~beside).any(axis=1)  # who has another moment at all
     chance = ((same & ~beside).sum(axis=1) / np.maximum((~beside).sum(axis=1), 1))[asked]
@@ -182,8 +187,8 @@ above = notebook.verdict(verdicts, claim, ours > chance, f"{ours:.2f} against {c
 # %% [markdown]
 # ## From a download to a number
 #
-# With labels the whole course can be run on a data set, this notebook included. What the publishers leave in a folder is
-# taken as it is; missing, silent and far too short clips are counted, with the reason, because mAP moves with them.
+# With labels the whole course can be run on a data set, this notebook included. The folder is taken as its publishers left
+# it. Missing, silent and far too short clips are counted, with the reason, because mAP moves with them.
 #
 # | data set | to get it | to run on it | what is in it |
 # |---|---|---|---|
@@ -199,8 +204,9 @@ above = notebook.verdict(verdicts, claim, ours > chance, f"{ours:.2f} against {c
 # ## Two million clips
 #
 # Notebook 05 wrote all **views**, the log-mel of mixtures and of their separated channels, into one array, in one
-# process. A large collection is written as **shards**: files of some hundred clips each, every one made by a pure function *(list of clips, snapshots) → shard*. Who writes which shard does
-# not matter, so any number of processes can share the work, and one that was killed is simply started again:
+# process. A large collection is written as **shards**: files of some hundred clips each. What is in a shard depends only on
+# its list of clips and on the snapshots. So it does not matter who writes which shard: any number of processes can share
+# the work, and one that was stopped is simply started again:
 #
 # ```
 # python -m sepcl_keras.prepare DATA OUT --separator SNAPSHOTS --part 1/8     # on one machine …
@@ -338,8 +344,25 @@ print("recorded:", ", ".join(recorded))
 #
 # ## Exercises
 #
-# **1.** Search by a sound that is not in the folder: take the louder channel of the separator as the query. Is the nearest file
+# **1. Predict.** `same_recording` leaves out windows that lie right beside the query. If they may be found, too
+# (`apart=0`), how often is the nearest window of the same recording, for our encoder and for the untrained one?
+
+# %% tags=["your turn"]
+apart = 2  # your turn: predict, then change it
+print(f"trained {same_recording(table.h, apart)[0]:.2f}, untrained {same_recording(untrained.h, apart)[0]:.2f}")
+
+# %% tags=["solution"]
+for apart in (2, 0):
+    trained, bare = (same_recording(of.h, apart)[0] for of in (table, untrained))
+    print(f"apart {apart}: trained {trained:.2f}, untrained {bare:.2f}")
+# Both rise: what sounds on from one window to the next is alike for any encoder. That is why those are left out.
+
+# %% [markdown]
+# **2.** Search by a sound that is not in the folder: take the louder channel of the separator as the query. Is the nearest file
 # the one it came from?
+
+# %% tags=["your turn"]
+# your turn: `channels` holds the paths of the two files, `audio.blocks` reads them, `embed` and `search` do the rest
 
 # %% tags=["solution"]
 channel = max((np.concatenate(list(audio.blocks(path, rate))) for path in channels), key=np.linalg.norm)
@@ -349,8 +372,33 @@ hits = np.mean([table.ids[row] == str(clip.path) for row in rows[:, 0]])
 print(f"{hits:.0%} of the channel's windows find their own recording, at a cosine of {cosines.mean():.2f}")
 
 # %% [markdown]
-# **2.** Bring another separator. A *processor* is anything that maps (clips, samples) to (clips, sources, samples) and has a
-# `definition`. Write one that splits at 1 kHz by FFT, and make a shard with it.
+# **3. Build it.** Bring another separator. A *processor* is anything that maps (clips, samples) to (clips, sources,
+# samples) and has a `definition`. Write one that splits at 1 kHz by FFT; then a shard is made with it.
+
+
+# %% tags=["your turn"]
+class Bands:
+    """Below and above 1 kHz: two channels that sum to the mixture."""
+
+    definition = "FFT, split at 1 kHz"
+
+    def __call__(self, clips):
+        # your turn
+        return np.stack([clips, 0 * clips], axis=1).astype("float32")
+
+
+# %%
+def check_bands(bands):
+    """Whether a tone of 500 Hz goes into the first channel, one of 2 kHz into the second, and both sum to the mixture."""
+    tones = np.sin(2 * np.pi * np.array([[500.0], [2000.0]]) * np.arange(rate) / rate).astype("float32")
+    made = bands(tones)  # (2 clips, 2 channels, samples)
+    if made.shape != (2, 2, rate) or not np.allclose(made.sum(axis=1), tones, atol=1e-4):
+        return print("not yet: two channels should sum to the mixture")
+    right = np.square(made).mean(axis=2).argmax(axis=1).tolist() == [0, 1]
+    print("right: low below, high above" if right else "not yet: 500 Hz belongs into channel 1, 2 kHz into channel 2")
+
+
+check_bands(Bands())
 
 
 # %% tags=["solution"]
@@ -366,6 +414,7 @@ class Bands:
         return np.stack([low, clips - low], axis=1).astype("float32")
 
 
+check_bands(Bands())
 bands = Preparation(listing.clips[:6], ShardWriter({"bands": Bands()}, 2.0), own / "bands", clips_per_shard=6)
 print("views (clips, 1 + processors × sources):", bands.write_part(show=False)["clips"], "×", bands.writer.views)
 

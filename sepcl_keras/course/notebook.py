@@ -1,6 +1,8 @@
 """What a notebook puts on the screen: setup, players, figures. The only module that needs IPython and matplotlib."""
 
+import base64
 import html
+import io
 import logging
 
 import keras
@@ -46,35 +48,72 @@ def _one_sentence(shell, kind, value, traceback, tb_offset=None):
     return [str(value)]
 
 
-def hard_to_follow(scene):
-    """Small where a scene's two events are about equally loud and differ in their frequencies."""
-    first, second = np.abs(np.fft.rfft(scene.sources))  # magnitudes of all frequencies
-    loudness = np.linalg.norm(first), np.linalg.norm(second)
-    alike = first @ second / np.prod(loudness)  # 1: the same spectrum, 0: no frequency in common
-    return alike + abs(20 * np.log10(loudness[0] / loudness[1])) / 10  # 1 for a difference of 10 dB
+def show(alt, said=True):
+    """Shows the figure that was drawn last, and, if it is to be `said`, under it the sentence `alt`: what to see in it,
+    which is the picture's text for those who cannot.
+
+    The sentence is in the picture's metadata, where the site takes it from, and in HTML, which JupyterLab, Colab and
+    nbconvert prefer: what they make of a bare picture has no text.
+    """
+    alt = " ".join(alt.split())
+    figure, buffer = plt.gcf(), io.BytesIO()
+    figure.savefig(buffer, format="png", bbox_inches="tight")
+    plt.close(figure)
+    png, text = base64.b64encode(buffer.getvalue()).decode(), html.escape(alt, quote=True)
+    image = f'<img style="max-width:100%" alt="{text}" src="data:image/png;base64,{png}">'
+    display({"text/html": image, "image/png": png, "text/plain": alt}, raw=True, metadata={"image/png": {"alt": alt}})
+    if said:
+        display(Markdown(f"*{alt}*"))
+
+
+def overlap(scene):
+    """How far a scene's two events share the cells of its spectrogram, 0 to 1: small where they can be told apart."""
+    first, second = np.exp(np.asarray(LogMel()(np.float32(scene.sources))), dtype="float64")  # (frames, mels) each
+    return np.minimum(first, second).sum() / min(first.sum(), second.sum())
+
+
+def folded(title, text):
+    """An answer that shows when its title is clicked."""
+    display(HTML(f"<details><summary>{html.escape(title)}</summary>{text}</details>"))
 
 
 def players(waveforms, sample_rate=16_000):
-    """A row of players for a dict from title to waveform (samples,), all at one gain, so that quiet stays quiet."""
-    peak = max(np.abs(waveform).max() for waveform in waveforms.values())
+    """Players, three a row, for a dict from title to waveform (samples,), at one gain, so that quiet stays quiet.
+
+    It brings what all but a thousandth of the samples of the loudest stay below to 0.9; a lone click above that is
+    rounded off, or it would make all else faint.
+    """
+    peak = max(np.quantile(np.abs(waveform), 0.999) for waveform in waveforms.values())
     gain = 0.9 / peak if peak > 0 else 1.0
     cells = []
     for title, waveform in waveforms.items():
-        player = Audio(waveform * gain, rate=sample_rate, normalize=False)._repr_html_()
-        player = player.replace("<audio ", "<audio style='width:220px' ")
+        loud, above = waveform * gain, np.maximum(np.abs(waveform * gain) - 0.9, 0)
+        heard = loud - np.sign(loud) * (above - 0.1 * np.tanh(above / 0.1))
+        player = Audio(heard, rate=sample_rate, normalize=False)._repr_html_()
+        label = html.escape(title, quote=True)
+        player = player.replace("<audio ", f'<audio style="width:300px" aria-label="{label}" ')  # wide enough to seek
         cells.append(f"<td style='text-align:center;padding:4px 10px'>{html.escape(title)}<br>{player}</td>")
-    rows = ["<tr>" + "".join(cells[i : i + 4]) + "</tr>" for i in range(0, len(cells), 4)]
-    display(HTML(f"<table>{''.join(rows)}</table>"))
+    rows = ["<tr>" + "".join(cells[i : i + 3]) + "</tr>" for i in range(0, len(cells), 3)]
+    display(HTML(f"<table role='presentation'>{''.join(rows)}</table>"))
 
 
-def listen(waveforms, sample_rate=16_000, columns=4):
+def listen(waveforms, sample_rate=16_000, columns=3, alt=None):
     """Sounds to be seen and heard: log-mel spectrograms on one colour scale, then `players`."""
     layer = LogMel()
-    show_log_mel({title: np.asarray(layer(np.float32(w)[None]))[0] for title, w in waveforms.items()}, columns)
+    log_mels = {title: np.asarray(layer(np.float32(w)[None]))[0] for title, w in waveforms.items()}
+    show_log_mel(log_mels, columns, alt)
     players(waveforms, sample_rate)
 
 
-def show_log_mel(spectrograms, columns=4):
+def mel_axis(axis):
+    """Frequencies in Hz at the vertical axis of a picture of 64 mel bands, band k from k to k + 1."""
+    hertz = (250, 500, 1000, 2000, 4000)
+    low, high, *marks = 1127 * np.log1p(np.array([125, 7500, *hertz]) / 700)  # in mel; LogMel's bands lie evenly there
+    axis.set_yticks((np.array(marks) - low) / (high - low) * 65 - 0.5, hertz)
+    axis.set_ylabel("frequency in Hz")
+
+
+def show_log_mel(spectrograms, columns=4, alt=None):
     """Panels of log-mel spectrograms (frames, mels), a dict from title, on one colour scale; time in seconds."""
     columns = min(columns, len(spectrograms))
     rows = -(-len(spectrograms) // columns)
@@ -89,12 +128,12 @@ def show_log_mel(spectrograms, columns=4):
         axis.set_title(title, fontsize=10)
         axis.set_xlabel("time in s")
     for axis in axes[:, 0]:
-        axis.set_ylabel("mel band")
-    figure.colorbar(image, ax=axes, label="log mel", shrink=0.9)
-    plt.show()
+        mel_axis(axis)
+    figure.colorbar(image, ax=axes, label="log-mel (+0.7: twice)", shrink=0.9)
+    show(alt or f"Log-mel spectrograms: {', '.join(spectrograms)}.", bool(alt))
 
 
-def curves(history, names, title=""):
+def curves(history, names, title="", alt=None):
     """Training curves over steps; where guessing has a value, it is drawn dashed."""
     figure, axes = plt.subplots(1, len(names), figsize=(4.2 * len(names), 2.8), squeeze=False)
     for axis, name, colour in zip(axes[0], names, COLOURS, strict=False):
@@ -105,10 +144,10 @@ def curves(history, names, title=""):
         axis.set(xlabel="step", ylabel=name)
         axis.legend()
     figure.suptitle(title)
-    plt.show()
+    show(alt or f"{', '.join(names)} over the steps of training.", bool(alt))
 
 
-def bars(values, xlabel="mAP", chance=None, groups=None, intervals=None):
+def bars(values, xlabel="mAP", chance=None, groups=None, intervals=None, alt=None):
     """Horizontal bars from a dict of names; `groups` (name → group) gives colours, `intervals` (name → ends) lines."""
     names = list(values)
     kinds = list(dict.fromkeys((groups or {}).values()))
@@ -130,10 +169,13 @@ def bars(values, xlabel="mAP", chance=None, groups=None, intervals=None):
     axis.invert_yaxis()
     axis.locator_params(axis="x", nbins=6)
     axis.set(xlim=(0, max(right.values()) * 1.15), xlabel=xlabel)
-    plt.show()
+    told = ", ".join(f"{name} {value:.3f}" for name, value in values.items())
+    show(alt or f"Bars of {xlabel}: {told}.", bool(alt))
 
 
-def forest(series, names, xlabel, line=None, groups=None, slides=None, slides_label="mAP on AudioSet (slides)"):
+def forest(
+    series, names, xlabel, line=None, groups=None, slides=None, slides_label="mAP on AudioSet (slides)", alt=None
+):  # fmt: skip
     """Means as points with their 95 % intervals as lines, a row for each of `names`.
 
     `series`: title → name → (mean, low, high), where there is one. `line`: a value to be drawn through all rows.
@@ -165,7 +207,7 @@ def forest(series, names, xlabel, line=None, groups=None, slides=None, slides_la
         if line == 0:
             axes[0, 1].axvline(0, color="0.4", linestyle="--")
     figure.legend(loc="outside upper center", ncols=len(series))
-    plt.show()
+    show(alt or f"{xlabel} with 95 % intervals: {', '.join(names)}.", bool(alt))
 
 
 def table(rows, columns):

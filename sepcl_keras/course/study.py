@@ -38,6 +38,7 @@ from sepcl_keras.evaluation.controls import CONTROLS
 from sepcl_keras.evaluation.intervals import evaluate
 from sepcl_keras.evaluation.metrics import average_precisions
 from sepcl_keras.evaluation.retrieval import query_by_example_map
+from sepcl_keras.views.stored import TRUE_SOURCES
 from sepcl_keras.prepare import part_of
 
 REPLICATES = 10
@@ -134,19 +135,27 @@ def add(path, record=None):
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
+def possible(course):
+    """The plan's runs that these sounds allow: of recorded scenes nobody knows the true sources, nor what else could
+    sound in their places."""
+    rows, listed = read_rows(), course.listing is not None
+    unknown = {name for name, row in rows.items() if listed and (row.shuffled or TRUE_SOURCES in row.processors)}
+    return [name for name in PLANNED if name not in unknown]
+
+
 def missing(course, path):
     """The runs of a replicate that its file of results lacks: none where it is whole by other code or on another
     machine, but all where it was begun so. A file of other sounds or sizes is refused."""
-    records, planned = read(path), {name: definition(course, name) for name in PLANNED}
+    records, planned = read(path), {name: definition(course, name) for name in possible(course)}
     same, ours = ("version", "scenes", "profile"), next(iter(planned.values()))["setting"]
     for theirs in (record["definition"]["setting"] for record in records):
         if differing := [key for key in same if fingerprint(theirs[key]) != fingerprint(ours[key])]:
             raise BadInput(f"{path}: runs of another {differing[0]}; expected an empty folder, with --results.")
-    if set(PLANNED) <= set(of_replicate(records)):
+    if set(planned) <= set(of_replicate(records)):
         return []
     done = {record["id"] for record in records}
     names = [name for name, of in planned.items() if fingerprint(of) not in done]
-    if records and len(names) == len(PLANNED):
+    if records and len(names) == len(planned):
         print(f"{path}: begun by other code or on another backend; begun anew.", flush=True)
     return names
 
@@ -158,7 +167,10 @@ def run(course, path):
     machine = {"processor": processor(), "gpu": has_gpu(), "cores": os.cpu_count()}
     machine |= {"keras": keras.__version__, "python": platform.python_version()}
     began, title = time.perf_counter(), f"{course.bank.name}, replicate {course.seed}"
-    print(f"{title}: {len(names)} of {len(PLANNED)} runs to do", flush=True)
+    planned = possible(course)
+    print(f"{title}: {len(names)} of {len(planned)} runs to do", flush=True)
+    for name in sorted(set(PLANNED) - set(planned)):
+        print(f"{title}: {name!r} is left out; recorded scenes have no known sources.", flush=True)
     for number, name in enumerate(names, start=1):
         start = time.perf_counter()
         results = measure(course, name)
@@ -208,7 +220,7 @@ def main(arguments=None):
         chosen = range(options.part[0], options.replicates + 1, options.part[1])
         arguments = [(options.profile, options.data, replicate, options.out, folder) for replicate in chosen]
         for path in side_by_side(arguments, min(options.jobs, len(chosen))):
-            print(f"{path}: {len(of_replicate(read(path)))} of {len(PLANNED)} runs", flush=True)
+            print(f"{path}: {len(of_replicate(read(path)))} runs", flush=True)
         print(report(committed(folder).get(first.bank.name, {})))
     except BadInput as error:
         print(error, file=sys.stderr)

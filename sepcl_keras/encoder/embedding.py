@@ -9,8 +9,18 @@ from sepcl_keras.core.checks import BadInput, array, check_number, numbers, path
 from sepcl_keras.core.files import progress
 from sepcl_keras.core.saved import load_model
 from sepcl_keras.encoder.network import CNN14
-from sepcl_keras.views.log_mel import HOP, MEL_BANDS, PATCH_FRAMES, PATCH_SAMPLES, LogMel, log_mel_model, windows
+from sepcl_keras.views.log_mel import (
+    HOP,
+    MEL_BANDS,
+    PATCH_FRAMES,
+    PATCH_SAMPLES,
+    SAMPLE_RATE,
+    LogMel,
+    log_mel_model,
+    windows,
+)
 
+STEP = 50  # ms from one timestamp to the next: the most that HEAR suggests, and five frames exactly, so nothing drifts
 BATCH = 32  # patches at once: on a CPU more is not faster, and the first block alone holds 1.5 MB a patch
 
 
@@ -111,6 +121,21 @@ def embed(waveforms, encoder, hop=None, pool=False, batch_size=None, window=None
     if pool:
         return np.stack([rows.mean(axis=0) for rows in of_clips])
     return np.stack(of_clips) if equal else of_clips
+
+
+def embed_at_times(waveforms, encoder):
+    """Embeddings every 50 ms, each of the 0.975 s around its time; beyond the ends of the sound there are zeros.
+
+    So it is for every encoder: 10 s, the window of PANNs' checkpoints, would tell no times and take ten times as long.
+
+    `waveforms` (clips, samples), as in `embed`. Returns h (clips, times, d), of the times 0, 50, … ms up to the end of
+    the sound: 20 passes through the encoder a second.
+    """
+    waveforms = numbers(
+        "audio", waveforms, ("sounds", "samples"), np.asarray(waveforms).dtype
+    )  # `embed` refuses integers
+    around = np.pad(waveforms, ((0, 0), (PATCH_SAMPLES // 2, PATCH_SAMPLES // 2)))
+    return embed(around, encoder, hop=STEP * SAMPLE_RATE // 1000 // HOP, window=PATCH_SAMPLES, show=False)
 
 
 def sizes(title, encoder, hop, batch_size, window=None):

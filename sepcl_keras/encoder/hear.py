@@ -13,10 +13,8 @@ import numpy as np
 from keras import ops
 
 from sepcl_keras.core.checks import BadInput, numbers
-from sepcl_keras.encoder.embedding import embed, in_float32, load_encoder
-from sepcl_keras.views.log_mel import HOP, PATCH_SAMPLES
+from sepcl_keras.encoder.embedding import STEP, embed, embed_at_times, in_float32, load_encoder
 
-STEP = 50  # ms from one timestamp to the next: the most that HEAR suggests, and five frames exactly, so nothing drifts
 if keras.backend.backend() == "tensorflow":
     from tensorflow import Module
 elif keras.backend.backend() == "torch":
@@ -57,17 +55,14 @@ def get_scene_embeddings(audio, model):
 
 
 def get_timestamp_embeddings(audio, model):
-    """Embeddings every 50 ms, each of the 0.975 s around its timestamp; beyond the ends of the sound there are zeros.
-
-    So it is for every encoder: 10 s, the window of PANNs' checkpoints, would tell no times and take ten times as long.
+    """Embeddings every 50 ms, each of the 0.975 s around its timestamp, as `embed_at_times` makes them.
 
     Args as in `get_scene_embeddings`. Returns two float32 tensors: embeddings (sounds, timestamps, d), and the
     timestamps (sounds, timestamps) in ms, from 0 to the end of the sound: 20 passes through the encoder a second.
     """
     audio, device = _received(audio, model)
-    around = np.pad(audio, ((0, 0), (PATCH_SAMPLES // 2, PATCH_SAMPLES // 2)))
     with device:
-        h = embed(around, model.encoder, hop=STEP * model.sample_rate // 1000 // HOP, window=PATCH_SAMPLES, show=False)
+        h = embed_at_times(audio, model.encoder)
         timestamps = np.tile(STEP * np.arange(h.shape[1], dtype="float32"), (len(h), 1))
         return ops.convert_to_tensor(h), ops.convert_to_tensor(timestamps)
 

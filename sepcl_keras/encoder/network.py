@@ -1,6 +1,7 @@
 """CNN14, the encoder whose output h is the product."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from sepcl_keras.core.backend import fused_batch_norm
@@ -140,3 +141,15 @@ class CNN14(Network):
     def get_config(self):
         names = "embedding_dim", "width", "recipe", "window", "sample_rate"
         return super().get_config() | {name: getattr(self, name) for name in names}
+
+
+def scale_and_shift(norm):
+    """What batch normalisation multiplies by and adds outside training, (channels,) each, in double precision."""
+    gamma, beta, mean, variance = (array_of(v) for v in (norm.gamma, norm.beta, norm.moving_mean, norm.moving_variance))
+    scale = gamma / np.sqrt(variance + norm.epsilon)
+    return scale, beta - mean * scale
+
+
+def array_of(variable):
+    """Its value in double precision."""
+    return np.asarray(ops.convert_to_numpy(variable.value), "float64")

@@ -1,5 +1,7 @@
 """TDCN++, the separator: learned basis, dilated convolution blocks, masks, mixture consistency."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import ops
@@ -16,7 +18,7 @@ def mixture_consistency(mixture, sources, weights):
     """The sources (clips, sources, samples), to which what they lack of the mixture (clips, samples) is shared out by
     weights (clips, sources) that sum to one, so that they sum to the mixture."""
     missing = mixture - ops.sum(sources, axis=1)
-    return sources + weights[:, :, None] * missing[:, None, :]
+    return sources + ops.expand_dims(weights, 2) * ops.expand_dims(missing, 1)  # no [:, None]: LiteRT has none
 
 
 def energy_weights(sources):
@@ -119,20 +121,25 @@ class TDCNPlusPlus(Network):
         return ops.reshape(total, (-1, sources, ops.shape(total)[2] * step))[:, :, :samples]
 
     def call(self, mixture, training=None):
+        return self.by_blocks(mixture, [functools.partial(block, training=training) for block in self.blocks])
+
+    def by_blocks(self, mixture, blocks):
+        """What `call` gives, by these functions of x (clips, frames, bottleneck) in the places of the blocks."""
         c = self.config
         check_axes("TDCNPlusPlus: a mixture", mixture.shape, "clips", "samples")
         coefficients = self.encoder(self.frame(mixture))  # (clips, frames, basis)
         x = self.initial(coefficients)  # (clips, frames, bottleneck)
         repeat_inputs = {}
-        for index, block in enumerate(self.blocks):
+        for index, block in enumerate(blocks):
             if self.skips and index in self.starts:
                 for earlier, y in repeat_inputs.items():
                     x = x + self.skips[f"{earlier}_{index}"](y)
                 repeat_inputs[index] = x
-            x = block(x, training=training)
+            x = block(x)
         masks = self.masks(x)
         masks = ops.reshape(masks, (-1, ops.shape(masks)[1], c["num_sources"], c["num_basis"]))
-        masked = ops.transpose(masks * coefficients[:, :, None], (0, 2, 1, 3))  # (clips, sources, frames, basis)
+        masked = masks * ops.expand_dims(coefficients, 2)
+        masked = ops.transpose(masked, (0, 2, 1, 3))  # (clips, sources, frames, basis)
         sources = self.overlap_add(self.decoder(masked), ops.shape(mixture)[-1])
         # In float32 whatever the policy: the sum over channels is the mixture to the last bits.
         mixture, sources = ops.cast(mixture, "float32"), ops.cast(sources, "float32")

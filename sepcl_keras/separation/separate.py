@@ -15,6 +15,7 @@ from sepcl_keras.core.checks import BadInput, check_number, path_of
 from sepcl_keras.core.files import atomic, progress, writing
 from sepcl_keras.core.saved import load_model
 from sepcl_keras.scenes import audio
+from sepcl_keras.separation.fast import FastSeparator
 from sepcl_keras.separation.network import TDCNPlusPlus
 
 BATCH = 16  # clips that are separated at once
@@ -25,9 +26,14 @@ def load_separator(path):
     return load_model(path, TDCNPlusPlus)
 
 
+def applied(separator, batch_size=1):
+    """A function from clips (clips, samples) to channels: of a `FastSeparator` itself, else see `inference`."""
+    return separator if isinstance(separator, FastSeparator) else inference(separator, batch_size)
+
+
 def separate(separator, mixtures):
     """Channels (clips, sources, samples) of mixtures (clips, samples), in batches, whole clips at once."""
-    separate_batch = inference(separator, BATCH)
+    separate_batch = applied(separator, BATCH)
     return np.concatenate([separate_batch(mixtures[i : i + BATCH]) for i in range(0, len(mixtures), BATCH)])
 
 
@@ -51,7 +57,7 @@ def separate_file(
         path: of a wav, ogg, flac or mp3 file.
         folder: for the outputs, made if need be: mono wav files of 32-bit floats (16-bit integers would round and clip,
             and the sum would be the recording no more).
-        separator: a `TDCNPlusPlus`.
+        separator: a `TDCNPlusPlus`, or what `fast_separator` makes of it for pieces of `piece_seconds`.
         sample_rate: in Hz, the one that the separator was trained at; the outputs have it too.
         piece_seconds: length of the pieces. Longer ones come closer to separating the whole, and need more memory.
         overlap: what neighbouring pieces have in common, as a share of a piece: 0.5 or less.
@@ -91,7 +97,7 @@ def separate_file(
             for temporary in temporaries
         ]
         pieces = _pieces(audio.blocks(path, sample_rate), length, length - common)
-        for channels in _joined(pieces, inference(separator), common):
+        for channels in _joined(pieces, applied(separator), common):
             for file, channel in zip(files, channels, strict=True):
                 file.write(channel)
             done += channels.shape[1]

@@ -1,4 +1,4 @@
-"""What a training tells while it runs: its record, a line for each epoch, `log.csv`, TensorBoard."""
+"""What a training tells while it runs: its record, about ten lines, `log.csv`, TensorBoard."""
 
 import contextlib
 import shutil
@@ -24,7 +24,7 @@ class Record(keras.callbacks.Callback):
 
     Args:
         clips: in a batch. steps: in an epoch. epochs: of the whole training.
-        chance: dict from a metric's name to the value that guessing gives. show: whether to print each epoch's line.
+        chance: dict from a metric's name to the value that guessing gives. show: whether to print lines.
     """
 
     def __init__(self, clips, steps, epochs, chance, show):
@@ -57,7 +57,8 @@ class Record(keras.callbacks.Callback):
         logs["clips_per_second"] = speed
         for name, value in logs.items():
             self.history.setdefault(name, []).append(float(value))
-        if self.show:
+        every = max(1, min(self.epochs // 10, 40))  # ten lines in all, or one every thousand steps
+        if self.show and ((epoch + 1) % every == 0 or epoch + 1 == self.epochs):
             print(self._line(epoch, logs), flush=True)
         if not np.isfinite(self.history["loss"][-1]):
             what = f"training diverged in epoch {epoch + 1}: the loss is not finite"

@@ -11,7 +11,7 @@ from sepcl_keras.training.checkpoint import Checkpoint
 from sepcl_keras.training.logs import Log, Record
 from sepcl_keras.training.optimizer import Adam, learning_rates
 
-STEPS_IN_EPOCH = 25  # at most: an epoch here is what one line of progress reports
+STEPS_IN_EPOCH = 25  # at most: an epoch here is what one entry of the record covers
 
 
 class Batches(keras.utils.PyDataset):
@@ -57,7 +57,7 @@ def fit(
         folder: where a checkpoint is kept, or None. A training that was stopped, in whatever way, goes on from there
             when it is started again, and ends where one never stopped would. The file is the caller's to remove.
         definition: dict that tells this training from others which might have left a checkpoint there.
-        log: a folder for `log.csv` and TensorBoard (see `Log`), or None. show: whether to print a line for each epoch.
+        log: a folder for `log.csv` and TensorBoard (see `Log`), or None. show: whether to print lines.
 
     Several hosts (see `use_all_devices`) train as one: each gives a part of every batch. The first writes checkpoint
     and log, into folders that all can see, so that all go on from the same step.

@@ -22,8 +22,9 @@ from sepcl_keras.scenes.recorded import levelled, place, stretches
 from sepcl_keras.scenes.splits import SPLITS
 from sepcl_keras.separation.separate import BATCH, load_separator
 from sepcl_keras.views.log_mel import MEL_BANDS, RECIPES, LogMel
+from sepcl_keras.views.processors import Snapshot
 from sepcl_keras.views.shards import read_about, save_shard
-from sepcl_keras.views.stored import Snapshot, view_maker
+from sepcl_keras.views.stored import view_maker
 
 FORMAT = "sepcl_keras shard 2"  # 1 had one scene of each file
 SNAPSHOTS = ("N", "F", "S1", "S2")  # come first, in this order
@@ -36,15 +37,18 @@ def listed(data, split="train"):
     return [clip for clip in listing.clips if split in (clip.split, "all")], listing.refused
 
 
-def load_processors(folder=None, batch_size=BATCH):
-    """The separators in a folder, `NAME.keras` each, as processors by name: N, F, S1 and S2 first; None has none."""
+def load_processors(folder=None, batch_size=BATCH, samples=None):
+    """The separators in a folder, `NAME.keras` each, as processors by name: N, F, S1 and S2 first; None has none.
+
+    `samples` of a clip let them multiply integers, see `Snapshot`.
+    """
     if folder is None:
         return {}
     paths = {path.stem: path for path in path_of("separator", folder).glob("*.keras")}
     if not paths:
         raise BadInput(f"separator={folder}: expected a folder with snapshots such as N.keras and S2.keras.")
     names = sorted(paths, key=lambda name: (SNAPSHOTS.index(name) if name in SNAPSHOTS else len(SNAPSHOTS), name))
-    return {name: Snapshot(load_separator(paths[name]), batch_size) for name in names}
+    return {name: Snapshot(load_separator(paths[name]), batch_size, samples) for name in names}
 
 
 class ShardWriter:

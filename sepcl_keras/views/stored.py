@@ -4,7 +4,6 @@ import threading
 from collections import OrderedDict
 from contextlib import closing
 from pathlib import Path
-from typing import Protocol
 
 import numpy as np
 
@@ -14,35 +13,12 @@ from sepcl_keras.core.checks import BadInput, check_number, numbers, path_of
 from sepcl_keras.core.files import fingerprint, progress, read_json, write_json, writing
 from sepcl_keras.separation.separate import BATCH
 from sepcl_keras.views.log_mel import MEL_BANDS, PATCH_FRAMES, PATCH_SAMPLES, LogMel, log_mel_model
+from sepcl_keras.views.processors import Snapshot
 from sepcl_keras.views.shards import Shard
 
 TRUE_SOURCES = "sources"  # the processor of a control: what a scene was mixed from, which only its maker knows
 QUIET = -40.0  # dB under the mixture: below this a channel is taken for silence
 OPEN = 256  # shards that stay open
-
-
-class Processor(Protocol):
-    """What makes channels of clips: a `Snapshot` of a separator, or anything else that has these two names.
-
-    Attributes:
-        definition: any nest of dicts, lists, numbers and strings that tells it from others.
-    """
-
-    definition: object
-
-    def __call__(self, clips):
-        """Channels (clips, sources, samples), float32, of clips (clips, samples); each of its own clip alone."""
-
-
-class Snapshot:
-    """A separator, such as a `TDCNPlusPlus`, as a `Processor`."""
-
-    def __init__(self, separator, batch_size=BATCH):
-        self.definition = [separator.config, digest(separator.weights)]
-        self._separate = inference(separator, batch_size)
-
-    def __call__(self, clips):
-        return self._separate(clips)
 
 
 def view_maker(samples, views, batch_size=BATCH, recipe="vggish"):
@@ -224,7 +200,8 @@ class _Arrays:
 def write_views(folder, mixtures, snapshots, batch_size=BATCH):
     """Separates each clip by each snapshot and keeps the log-mel of all channels, made from the whole clip.
 
-    Stopped in whatever way and called again with the same arguments, it goes on from the last rows it has on disk.
+    Stopped in whatever way and called again with the same arguments, it goes on from the last rows it has on disk, or
+    from the first where separation has another arithmetic now (see `Snapshot`).
 
     Args:
         folder: path; gets `log_mel.npy`, `level.npy` and, last, `views.json`.
@@ -234,7 +211,10 @@ def write_views(folder, mixtures, snapshots, batch_size=BATCH):
     sources = {separator.config["num_sources"] for separator in snapshots.values()}
     if len(sources) != 1:
         raise BadInput(f"snapshots={list(snapshots)}: expected some separators with one and the same num_sources.")
-    processors = {name: Snapshot(separator, batch_size) for name, separator in snapshots.items()}
+    samples = mixtures.shape[-1]
+    processors = {name: Snapshot(separator, batch_size, samples) for name, separator in snapshots.items()}
+    for line in sorted({processor.arithmetic for processor in processors.values()}):
+        print(f"views: {line}", flush=True)
     made_from = {name: processor.definition for name, processor in processors.items()}
 
     def channels(start, batch):

@@ -118,6 +118,18 @@ def test_a_done_replicate_drops_its_views_and_keeps_the_rest(course, tmp_path, m
     assert "encoders" in left and not left & set(study.MADE_OF_VIEWS)
 
 
+def test_of_recorded_scenes_rows_that_need_sources_are_left_out_and_said_so(course, tmp_path, monkeypatch, capsys):
+    assert study.possible(course) == list(outcomes.PLANNED)
+    monkeypatch.setattr(course, "listing", object())
+    left = set(outcomes.PLANNED) - set(study.possible(course))
+    assert {"true sources", "S2 with shuffled places"} == left
+    monkeypatch.setattr(study, "measure", lambda course, name: record(name)["results"])
+    study.run(course, tmp_path / "03.jsonl")
+    assert study.missing(course, tmp_path / "03.jsonl") == []
+    said = capsys.readouterr().out
+    assert "'true sources' is left out; recorded scenes have no known sources" in said
+
+
 WHOLE = record("S2")
 DAMAGED = [
     (b"{", "Expecting property name"),

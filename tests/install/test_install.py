@@ -103,9 +103,10 @@ def test_the_installed_library_trains_embeds_and_shows_the_study(installed):
     assert (folder / "artifacts" / "smoke" / "made" / "seed0" / "encoders" / "main" / "encoder.keras").is_file()
 
 
-def test_the_lines_of_the_readme_run(installed):
+def test_the_lines_of_the_page_on_the_library_run(installed):
     python, folder = installed
-    blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    page = (ROOT / "notebooks" / "book" / "library.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.M | re.S)
     assert len(blocks) >= 2
     for block in blocks:
         run(python, "-W", "ignore", "-c", block.replace("artifacts/tiny", "artifacts/smoke"), folder=folder)

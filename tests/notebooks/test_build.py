@@ -71,8 +71,10 @@ def test_notebook_is_valid_and_minimal(build, folder):
     assert f"/github/{repository}/blob/main/notebooks/03_dogs.ipynb)" in notebook.cells[0].source
     assert f"git+{build.REPOSITORY}'" in notebook.cells[1].source
     assert [cell.id for cell in notebook.cells] == ["03-000", "03-001", "03-002", "03-003"]
-    tags = [{}, {}, {"tags": ["parameters"]}, {"tags": ["solution"]}]
-    assert [cell.metadata for cell in notebook.cells] == tags
+    folded = {"source_hidden": True, "outputs_hidden": True}
+    fetch = {"tags": ["folded"], "jupyter": {"source_hidden": True}}
+    kept = [{}, fetch, {"tags": ["parameters"]}, {"tags": ["solution"], "jupyter": folded}]
+    assert [cell.metadata for cell in notebook.cells] == kept
     assert all(cell.outputs == [] and cell.execution_count is None for cell in notebook.cells[1:])
     assert set(notebook.metadata) == {"kernelspec", "language_info"}
     assert notebook.metadata.kernelspec.name == "python3"
@@ -123,3 +125,14 @@ def test_check_names_a_notebook_without_a_source(build, folder, capsys):
     (folder / "src" / "03_dogs.py").unlink()
     assert build.main(["--check"], folder) == 1
     assert "03_dogs.ipynb" in capsys.readouterr().err
+
+
+def test_solutions_are_folded_and_students_get_none(build, folder, capsys):
+    build.main([], folder)
+    cells = nbformat.read(folder / "03_dogs.ipynb", 4).cells
+    (solution,) = [cell for cell in cells if "solution" in cell.metadata.get("tags", [])]
+    assert [cell.id for cell in cells if "jupyter" in cell.metadata] == ["03-001", solution.id]
+    assert build.main(["--student", str(folder / "student")], folder) == 0
+    ours = nbformat.read(folder / "student" / "03_dogs.ipynb", 4).cells
+    assert [cell.id for cell in ours] == [cell.id for cell in cells if cell is not solution]
+    assert "notebooks without solutions" in capsys.readouterr().out

@@ -22,12 +22,13 @@ from sepcl_keras.encoder.recipe import pretrain
 from sepcl_keras.scenes import audio
 from sepcl_keras.scenes.recorded import pieces
 from sepcl_keras.separation.network import TDCNPlusPlus
-from sepcl_keras.views import stored
+from sepcl_keras.views import processors, stored
 from sepcl_keras.views.log_mel import LogMel
 from sepcl_keras.views.pairs import ViewPairs
 from sepcl_keras.views.preparation import Preparation, ShardWriter, write_shard
+from sepcl_keras.views.processors import Snapshot
 from sepcl_keras.views.shards import Shard, read_about, save_shard
-from sepcl_keras.views.stored import Snapshot, Views, write_views
+from sepcl_keras.views.stored import Views, write_views
 
 SAMPLES, SECONDS = 20_000, 1.25
 SEPARATOR = dict(num_basis=32, frame_length=32, frame_step=16, bottleneck=8, hidden=8, dilations=(1, 2), repeats=1)
@@ -110,7 +111,7 @@ def test_a_processor_that_is_not_ours_needs_two_names_only(clips, tmp_path):
             np.testing.assert_allclose(shard["log_mel"][:, column], expected, atol=4e-3)
             level = 10 * np.log10(np.square(sound).sum(axis=1) / np.square(low + high).sum(axis=1))
             np.testing.assert_allclose(shard["level"][:, column], level, atol=1e-3)
-    assert {"definition", "__call__"} <= set(vars(stored.Processor)) | set(stored.Processor.__annotations__)
+    assert {"definition", "__call__"} <= set(vars(processors.Processor)) | set(processors.Processor.__annotations__)
 
 
 def test_without_a_processor_the_mixtures_alone_are_kept_and_the_recipe_may_be_another(clips, tmp_path):

@@ -388,7 +388,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 import numpy as np
-from sepcl_keras.views import stored
+from sepcl_keras.views import processors, stored
 from sepcl_keras.views.stored import write_views
 from views.test_views import Shares, clips
 
@@ -403,7 +403,7 @@ def killing(model, batch_size):
     function = inference(model, batch_size)
     return call
 
-stored.inference = killing
+processors.inference = stored.inference = killing
 write_views(Path(sys.argv[1]), clips(), {"N": Shares(0.5), "S2": Shares(0.001)}, batch_size=5)
 """
 
