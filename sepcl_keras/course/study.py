@@ -38,8 +38,8 @@ from sepcl_keras.evaluation.controls import CONTROLS
 from sepcl_keras.evaluation.intervals import evaluate
 from sepcl_keras.evaluation.metrics import average_precisions
 from sepcl_keras.evaluation.retrieval import query_by_example_map
-from sepcl_keras.views.stored import TRUE_SOURCES
 from sepcl_keras.prepare import part_of
+from sepcl_keras.views.stored import TRUE_SOURCES
 
 REPLICATES = 10
 VERSION = 4  # of the plan: raised when it changes
