@@ -74,7 +74,7 @@ PROFILES = {
         ),
         _TINY,
         dataclasses.replace(  # a replicate of the study: hours on a CPU
-            _TINY, name="study", scenes=_TINY.scenes | dict(test=4000), ablation_steps=800
+            _TINY, name="study", scenes=_TINY.scenes | dict(test=4000), ablation_steps=800, learning_rate=5e-4
         ),
         Profile(
             name="full",  # the paper's networks, snapshots at its steps; for a GPU
