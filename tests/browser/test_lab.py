@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 
 import pytest
 from browsing import Watched, chromium
@@ -49,6 +50,7 @@ def lab(tmp_path):
                 if found := re.search(r"http://127\.0\.0\.1:\d+/", line):
                     break
             assert told and found, "".join(told)
+            threading.Thread(target=server.stderr.read, daemon=True).start()  # a full pipe would stop it
             yield found[0]
         finally:
             server.terminate()
