@@ -9,6 +9,7 @@ import contextlib
 import functools
 import logging
 import os
+import re
 import shlex
 import subprocess
 import sys
@@ -21,13 +22,15 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import nbformat
 import papermill
 import psutil
+from jinja2 import DictLoader
 from jupyter_core.utils import ensure_event_loop
 from nbclient.exceptions import DeadKernelError
+from nbconvert import HTMLExporter
 from papermill.exceptions import PapermillExecutionError
 
 from sepcl_keras.core.backend import processes
 from sepcl_keras.core.checks import BadInput, path_of
-from sepcl_keras.core.files import writing
+from sepcl_keras.core.files import atomic, writing
 from sepcl_keras.course.course import Course
 from sepcl_keras.course.shipped import training_asked
 from sepcl_keras.scenes.banks import SPLITS
@@ -45,6 +48,27 @@ AFTER = {
     "03": {"00"}, "04": {"03"}, "05": {"00"}, "06": {"05"}, "07": {"05"}, "08": {"07", SUPERVISED}, "09": {"08"},
     "10": {"05"}, "11": {"10"}, "12": {"07"},
 }  # fmt: skip
+
+# Jupyter's own page of a notebook, with what is folded there folded here; of the scripts that it takes from other
+# hosts it keeps that of formulas, which without it stand as TeX.
+PAGE = """{% extends "lab/index.html.j2" %}
+{% block html_head_js_requirejs %}{% endblock %}
+{% block html_head_js_mermaidjs %}{% endblock %}
+{% block jupyter_widgets %}{% endblock %}
+{% block input_group %}
+{% if cell.metadata.jupyter and cell.metadata.jupyter.source_hidden %}
+<details><summary>{{ "A solution" if "solution" in cell.metadata.tags else "Code" }}</summary>{{ super() }}</details>
+{% else %}{{ super() }}{% endif %}
+{% endblock %}
+{% block output_group %}
+{% if cell.metadata.jupyter and cell.metadata.jupyter.outputs_hidden %}
+<details><summary>What it prints</summary>{{ super() }}</details>
+{% else %}{{ super() }}{% endif %}
+{% endblock %}
+{% block data_png %}
+<img style="max-width:100%" alt="{{ output | get_metadata("alt", "image/png") | escape_html }}"
+  src="data:image/png;base64,{{ output.data["image/png"] }}">
+{% endblock %}"""
 
 
 class Failed(Exception):
@@ -93,8 +117,8 @@ def execute(path, target, parameters, folder):
     """Runs one notebook with its cells' output on the screen."""
     print(f"\n{path.stem}, {len(nbformat.read(path, as_version=4).cells)} cells", flush=True)
     part = target.with_name(f"{target.stem}.unfinished.ipynb")  # papermill writes after each cell
-    with contextlib.suppress(FileNotFoundError):
-        target.unlink()
+    for old in (target, target.with_suffix(".html")):
+        old.unlink(missing_ok=True)
     # Where its kernel starts. Papermill's own `cwd` would be that of the whole process, and so of another notebook.
     place = {"metadata": {"path": str(folder)}}
     try:
@@ -104,6 +128,17 @@ def execute(path, target, parameters, folder):
     except (PapermillExecutionError, DeadKernelError) as error:
         raise Failed(f"{path.stem}, {explain(error)}\nWhat it did so far is in {part}") from None
     part.replace(target)
+    write_page(target)
+
+
+def write_page(notebook):
+    """Writes an executed notebook as a page beside it, which any browser shows and plays; its links lead to the other
+    notebooks' pages."""
+    exporter = HTMLExporter(extra_loaders=[DictLoader({"page.html.j2": PAGE})], template_file="page.html.j2")
+    html, _ = exporter.from_filename(str(notebook))
+    html = re.sub(r'(href="\d\d_\w+)\.ipynb', r"\1.html", html)
+    with atomic(notebook.with_suffix(".html")) as page:
+        page.write_text(html, encoding="utf-8")
 
 
 def train_supervised(*arguments):
@@ -241,6 +276,8 @@ def main(arguments=None, folder=HERE):
     total = time.perf_counter() - began
     print("\nseconds a notebook: " + ", ".join(f"{name} {seconds[name]:.0f}" for name in jobs))
     print(f"in all {total / 60:.1f} min{peak_memory()}")
+    pages = sorted((course.folder / "notebooks").glob("*.html"))
+    print("\nto read and hear, in a browser or from make lab:", *pages, sep="\n")
     results = course.results("10")
     if results:
         print(f"\nprofile {course.profile.name}, data {course.bank.name}, seed {course.seed}; "

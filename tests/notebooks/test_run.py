@@ -4,6 +4,7 @@ import functools
 import importlib.util
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -110,7 +111,8 @@ def test_notebooks_are_executed_from_the_given_one_and_the_table_is_printed(run,
     assert not (folder / "was_executed").exists()
 
     kept = tmp_path / "out" / "smoke" / "made" / "seed3" / "notebooks"
-    assert [path.name for path in kept.iterdir()] == ["10_last.ipynb"]
+    assert sorted(path.name for path in kept.iterdir()) == ["10_last.html", "10_last.ipynb"]
+    assert str(kept / "10_last.html") in captured.out.splitlines()
     cells = nbformat.read(kept / "10_last.ipynb", as_version=4).cells
     assert "epoch 3, loss 0.125" in cells[-1].outputs[0].text
     assert not nbformat.read(folder / "10_last.ipynb", as_version=4).cells[-1].outputs  # the original stays clean
@@ -121,6 +123,26 @@ def test_notebooks_are_executed_from_the_given_one_and_the_table_is_printed(run,
     assert "0.297" in table[2] and table[1].rstrip().endswith("–")
     assert len({len(line) for line in table}) == 1
     assert "10 " in next(line for line in captured.out.splitlines() if line.startswith("seconds a notebook"))
+
+
+def test_a_page_folds_what_the_notebook_folds_and_tells_its_pictures(run, tmp_path):
+    png, said = "iVBORw0KGgo=", "N < S2 here."
+    output = nbformat.v4.new_output("display_data", {"image/png": png}, metadata={"image/png": {"alt": said}})
+    hidden = {"jupyter": {"source_hidden": True, "outputs_hidden": True}, "tags": ["solution"]}
+    solution = nbformat.v4.new_code_cell("42", metadata=hidden, execution_count=2)
+    solution.outputs = [nbformat.v4.new_output("stream", text="forty-two")]
+    link = nbformat.v4.new_markdown_cell("[next](01_scenes.ipynb)")
+    cells = [link, nbformat.v4.new_code_cell("1", outputs=[output], execution_count=1), solution]
+    nbformat.write(nbformat.v4.new_notebook(cells=cells), tmp_path / "00_listen.ipynb")
+    run.write_page(tmp_path / "00_listen.ipynb")
+    page = (tmp_path / "00_listen.html").read_text(encoding="utf-8")
+    assert 'alt="N &lt; S2 here."' in page and f"data:image/png;base64,{png}" in page
+    assert 'href="01_scenes.html"' in page
+    folded = re.findall(r"<details><summary>(.*?)</summary>(.*?)</details>", page, re.DOTALL)
+    assert [title for title, _ in folded] == ["A solution", "What it prints"]
+    assert "42" in folded[0][1] and "forty-two" in folded[1][1]
+    (script,) = re.findall(r'<(?:script|link|img)[^>]*(?:src|href)="(https?://[^"]+)', page)
+    assert "mathjax" in script  # which draws formulas; nothing else is taken from another host
 
 
 def test_failure_names_notebook_cell_reason_and_how_to_go_on(run, folder, tmp_path, capsys):
