@@ -251,7 +251,7 @@ class _Event:
         per_second = self.log(1.3, 5)
         place, number = self.cycles(self.beats(per_second, 0.3), min(self.log(0.09, 0.35), 0.65 / per_second))
         arch = np.sin(np.pi * np.clip(place, 0, 1) ** self.uniform(0.5, 0.9))
-        pitch = self.log(120, 550) * self.log(0.9, 1.1, 21)[number] * (1 + 0.8 * arch)
+        pitch = self.log(120, 550) * self.log(0.9, 1.1, 21)[number % 21] * (1 + 0.8 * arch)
         bark = self.voice(pitch, self.log(600, 2000), self.log(0.75, 1.6) * np.array([650, 1400, 2700]))
         return bark * self.swell(place, self.uniform(0.05, 0.2), self.uniform(0.5, 0.9))
 

@@ -101,6 +101,13 @@ def test_events_are_valid_waveforms_and_functions_of_the_seed(name):
     np.testing.assert_array_equal(state, np.random.get_state()[1])
 
 
+@pytest.mark.parametrize("seed", [92, 291, 334])
+def test_a_dog_barks_quickly_for_as_long_as_it_likes(seed):
+    event = make_event("dog_bark", seed)  # 22 barks or more
+    assert np.abs(event).max() == pytest.approx(0.9, abs=1e-6) and len(event) > 4 * RATE
+    assert np.sqrt(np.mean(event[-RATE:] ** 2)) > 0.01  # the last second is not silent
+
+
 @pytest.mark.parametrize("name", CLASSES)
 def test_other_seeds_are_other_events(name):
     events = [make_event(name, seed) for seed in (3, 4, (3, 4), (3, 0), (0, 3), 2**70)]
