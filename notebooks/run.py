@@ -46,7 +46,7 @@ COLUMNS = {
 SUPERVISED = "supervised"
 AFTER = {
     "03": {"00"}, "04": {"03"}, "05": {"00"}, "06": {"05"}, "07": {"05"}, "08": {"07", SUPERVISED}, "09": {"08"},
-    "10": {"05"}, "11": {"10"}, "12": {"07"},
+    "10": {"05", "08"}, "11": {"10"}, "12": {"07"},
 }  # fmt: skip
 
 # Jupyter's own page of a notebook, with what is folded there folded here; of the scripts that it takes from other

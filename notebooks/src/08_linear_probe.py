@@ -39,6 +39,7 @@ import keras
 import matplotlib.pyplot as plt
 import numpy as np
 from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_limits
 
 from sepcl_keras.course import notebook
 from sepcl_keras.evaluation import intervals
@@ -488,7 +489,9 @@ for axis, (name, x) in zip(axes, points.items()):
     x = (x - x.mean(axis=0)) / np.maximum(x.std(axis=0), 1e-6)
     x = x / np.linalg.norm(x, axis=1, keepdims=True)  # length 1: distances are cosines
     # The perplexity is about how many neighbours a point tries to keep.
-    spots = TSNE(perplexity=min(15, (len(x) - 1) / 3), init="pca", random_state=course.seed).fit_transform(x)
+    tsne = TSNE(perplexity=min(15, (len(x) - 1) / 3), init="pca", random_state=course.seed)
+    with threadpool_limits(1):  # of so few points; more threads would wait for each other
+        spots = tsne.fit_transform(x)
     axis.scatter(*spots.T, s=12, color="0.8")
     for c in frequent:
         axis.scatter(*spots[classes_of == c].T, s=26, label=course.classes[c])

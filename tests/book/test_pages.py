@@ -60,7 +60,6 @@ def test_a_page_loads_whole_fits_and_is_accessible(opened, name, width, scheme):
         pictures = seen.page.evaluate("[...document.images].map(i => [i.alt, i.naturalWidth])")
         assert all(alt.strip() and wide for alt, wide in pictures)
         assert seen.page.evaluate("[...document.querySelectorAll('audio')].every(a => a.ariaLabel && a.controls)")
-        assert not seen.faults()
         assert not seen.wrong
         assert sum(seen.bytes.values()) <= MOST, json.dumps(seen.bytes, indent=1)
         for scheme in ("light", "dark"):
@@ -68,6 +67,7 @@ def test_a_page_loads_whole_fits_and_is_accessible(opened, name, width, scheme):
             seen.page.wait_for_function(f"['{scheme}', undefined].includes(document.documentElement.dataset.theme)")
             wide = seen.page.evaluate("[document.documentElement.scrollWidth, document.body.scrollWidth]")
             assert max(wide) <= width, "the page scrolls sideways"
+            assert not seen.faults(), scheme
             shoot(seen, name, scheme)
 
 
