@@ -181,11 +181,11 @@ def forest(
     `series`: title → name → (mean, low, high), where there is one. `line`: a value to be drawn through all rows.
     `groups`: name → what it belongs to, to be seen by the shade. `slides`: name → number, in a panel at the right.
     """
-    widths, size = (2, 1) if slides else (1,), (10, 0.36 * len(names) + 1.2)
+    widths, size = (2, 1) if slides else (1,), (10, 0.18 * max(2, len(series)) * len(names) + 1.2)
     figure, axes = plt.subplots(1, len(widths), figsize=size, sharey=True, squeeze=False, width_ratios=widths)
     left = axes[0, 0]
     for index, ((title, found), colour) in enumerate(zip(series.items(), COLOURS, strict=False)):
-        offset = 0.36 * ((index + 0.5) / len(series) - 0.5)  # one above the other within a row
+        offset = 0.6 * ((index + 0.5) / len(series) - 0.5)  # one above the other within a row
         shown = [(row + offset, *found[name]) for row, name in enumerate(names) if name in found]
         for row, _, low, high in shown:
             left.plot((low, high), (row, row), color=colour, linewidth=2, alpha=0.6)
