@@ -1,4 +1,4 @@
-# The course by make. Everything below is plain pip, jupyter, papermill and pytest; the README spells it out without make.
+# The course by make. Everything below is plain pip, jupyter, papermill and pytest; notebooks/book/running.md has it without make.
 
 PROFILE = tiny
 DATA = made
