@@ -91,7 +91,7 @@ scene = scenes[chosen]
 
 # %% [markdown]
 # Each sound comes with a picture, and this is how to read it: time runs to the right, pitch runs up, and bright means
-# loud (a *log-mel spectrogram*; notebook 01 builds one by hand). Keep the volume low at first: some sounds are sudden.
+# loud (a *log-mel spectrogram*; notebook 01 builds one by hand; on its scale 0.7 more is twice the amplitude). Keep the volume low at first: some sounds are sudden.
 #
 # **Question.** Listen to the mixture. How many sounds do you hear, and what are they?
 
@@ -126,7 +126,8 @@ assert np.allclose(scene.sources.sum(axis=0), scene.mixture, atol=1e-6), "a mixt
 # %% [markdown]
 # ## The middle and the worst
 #
-# That was the best of a list, and a list has a middle and an end. Here are the scene in the middle and the worst one.
+# That was the best of a list, and a list has a middle and an end. Here are the scene in the middle and the worst one. (The
+# list is short. Notebook 03 scores 100 scenes, whose median may be another.)
 #
 # **Question.** Can you still tell what is in which channel?
 
@@ -143,7 +144,7 @@ print("dB of all:", ", ".join(f"{better[i]:+.1f}" for i in ranked))
 # %% [markdown]
 # Do not expect clean sounds: this network has trained for minutes. What it learns first is often not *which* sound, but
 # which *part*: sharp beginnings in one channel, what rings on in the other; or two events in one channel and little in
-# the other. Below 0 dB an event was clearer before. Listen with another question in mind: *could you tell that this
+# the other. Below 0 dB an event was clearer in the mixture than in any channel. Listen with another question in mind: *could you tell that this
 # channel comes from this scene?* That is all we need.
 #
 # ## An untrained separator
@@ -156,8 +157,8 @@ sounds["N, both channels added"] = channels["N"][chosen].sum(axis=0)
 notebook.listen(sounds, rate, alt="Both channels of N look like the mixture, only softer; added, they are the mixture.")
 
 # %% [markdown]
-# Something you recognise: the mixture, twice. Each channel has a bit less of something, by chance. Even that is a *view*
-# of the scene, and the slides find that it helps.
+# Something you recognise: the mixture, twice. Each channel has a bit less of something, by chance. Even that will
+# serve as a *view*, one of several versions of the same scene, and the slides find that it helps.
 #
 # Players that appear together share **one gain**: what sounds quieter is quieter. The channels of *either* network
 # must add up to the mixture, by the way the network is built. That can be checked:
@@ -338,8 +339,8 @@ notebook.verdict(verdicts, "cutting at two moments takes most of what timing kne
 #
 # * **When** it sounds gives a channel away at once, for separation leaves timing as it was. The remedy is to cut at
 #   *different moments*: then timing is worth next to nothing. Notebook 05 builds it in.
-# * **Colour** survives the cut in part. Masks and several separators (N among them) change how a pair sounds without
-#   changing what it means, and make colour a weaker guide.
+# * **Colour** survives the cut in part, most of all with N (see the table). Masks damage it on purpose, and drawing from
+#   several separators means that no one way of colouring can be relied on.
 #
 # This is the central tension of the course: a pair that is too easy teaches little, a pair that shares nothing teaches
 # nothing, and good views lie between. And a puzzle to keep until notebook 10: N's pairs are the easiest of all, so why

@@ -203,7 +203,8 @@ for event, (level, position, _) in zip(plan.events, plan.draws):
 # ## Mixing by hand
 #
 # What is left is arithmetic: scale, place, add. The drawn level 0…1 stands for a gain in **decibel** (dB, a
-# logarithmic scale on which −20 means a tenth of the amplitude); the drawn position says where between "at the very
+# logarithmic scale: −20 means a tenth of the amplitude, which is a hundredth of the *energy*, its square; twice the amplitude
+# is 6 dB, twice the energy 3); the drawn position says where between "at the very
 # beginning" and "ends with the scene" the event starts. An event that is longer than the scene is cut, around a moment
 # that is drawn by energy, so that something of it is always heard.
 
@@ -298,7 +299,7 @@ print(f"largest difference between the sum of sources and the mixture: {worst:.1
 # separator and the encoder of the next notebooks then learn from recordings like it, and mixed scenes serve only where
 # sources must be known. With the default made sounds, or with isolated events, there is no recording to show.
 #
-# **Question.** What do you hear in a recording that no mixture of clean events has?
+# **Question** (with recordings only). What do you hear in a recording that no mixture of clean events has?
 
 # %%
 if course.listing:
@@ -307,7 +308,8 @@ if course.listing:
     notebook.listen({"recorded": real.mixture, "mixed": scene.mixture}, rate,
                     alt="A recording has a floor of background; between mixed events there is digital silence.")  # fmt: skip
 else:
-    print("no recorded scene here: DATA holds single events (DATA=path/to/recordings shows one of yours)")
+    print("no recorded scene here: DATA holds single events (DATA=path/to/recordings shows one of yours).")
+    print("It would have a background that never stops, an echo of the room, and sounds cut off at both ends.")
 
 # %% [markdown]
 # ## Labels, counted
@@ -389,7 +391,8 @@ print(f"an anchor in a batch of {batch} pairs has {2 * batch - 2} negatives: on 
       f"{share_class * (2 * batch - 2):.0f} with one of its classes")  # fmt: skip
 
 # %% [markdown]
-# Nobody can see these without labels, and the paper does not try. Among two million clips two rarely share a
+# So two scenes rarely share a recording, but many share a class. Nobody can see these without labels, and the paper does not
+# try. Among two million clips two rarely share a
 # recording; with the few recordings of a course it happens, and the number above says how often. A shared class costs
 # something at any scale. Contrastive learning lives with false negatives as long as most negatives are true ones.
 #
@@ -563,8 +566,9 @@ for axis, samples_in in zip(axes, (400, 1_600)):
 notebook.show("Longer frames sharpen pitch and smear time: a frame tells frequencies apart by one over its length.")
 
 # %% [markdown]
-# **2.** Build a part. Write `mel_of(hertz)`, the mel number of a frequency: 1127 · ln(1 + hertz / 700). The bands lie evenly
-# on it, band *k* in the middle of k and k + 2 of 65 equal steps from 125 to 7,500 Hz. At which frequency is band 20?
+# **2.** Build a part. Write `mel_of(hertz)`, the mel number of a frequency: 1127 · ln(1 + hertz / 700). Cut the
+# mel range from 125 to 7,500 Hz into 65 equal steps, whose ends are points 0 to 65. Band *k*, counted from 0, rises from point
+# k, peaks at k + 1 and is gone at k + 2. At which frequency does band 20 peak?
 
 
 # %% tags=["your turn"]

@@ -322,7 +322,8 @@ notebook.show("Going down, the lines fan out wider at each block, and leave no f
 assert len(nodes) == 1 + 2 * sum(first), "each block reaches d frames further on either side"
 
 # %% [markdown]
-# Twice the sum of the dilations, and itself. So it goes on. A bar for each block shows how much of the input one frame sees after it, in a colour for each series.
+# On 31: twice the sum of the dilations, 1 + 2 + 4 + 8, and the frame itself. Further blocks add in the same way. A bar for each
+# block shows how much of the input one frame sees after it, in a colour for each series.
 # Inside the first series every block about doubles the reach; each new series begins again with small dilations, on
 # top of what is seen already.
 

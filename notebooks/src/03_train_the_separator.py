@@ -396,7 +396,8 @@ notebook.table(rows, {"what": "remixes of own estimates", "snr": "SNR in dB"})
 
 # %% [markdown]
 # No: the first two rows separate nothing and still score above 0 dB. So this number counts only for a network that also
-# clears "halves" in the table before.
+# clears "halves" in the table before. Nor does it rank the snapshots: compare S1 and S2, or N and F. Read it as a check,
+# not as a score.
 #
 # ## 5 · A score for separation: SI-SNR
 #
@@ -459,8 +460,8 @@ assert np.isclose(max(straight, swapped) - baseline, si_snr_improvement(tones, c
 # * **S2**, the trained one;
 # * an **ideal ratio mask**: what a short-time Fourier spectrogram (windows of 512 samples) could do if an oracle knew
 #   the sources. In each cell of the spectrogram each source gets the share that its magnitude has there. No separator
-#   may look at the sources; this one says what is possible. Where two events never sound at once its
-#   channels are perfect, and the score stops at 100 dB.
+#   may look at the sources; this one shows how far such masks get. It is a yardstick, no strict limit. Where two events
+#   never sound at once its channels are perfect, and the score stops at 100 dB.
 
 # %%
 print(inspect.getsource(ideal_ratio_mask))

@@ -178,9 +178,10 @@ for name, found in improvement.items():
 
 # %% [markdown]
 # N lies below zero: it takes nothing apart and adds distortion. Now the same for every number of events, beside two
-# baselines: the mixture as every channel, and an oracle's mask that knows the true sources (notebook 03). One event cannot improve on the mixture; there the number says how well *one*
-# channel alone gives the event back. Three events share two channels as suits best: compare down a column, not
-# across.
+# baselines: the mixture as every channel, and an oracle's mask that knows the true sources (notebook 03). One event cannot
+# improve on the mixture; there the number says how well *one* channel alone gives the event back. Three events share two
+# channels as suits best: compare down a column, not across. In the column of one event S2 may fall behind S1: a trained
+# separator splits single sounds, too (over-separation, notebook 03, section 9).
 
 # %%
 medians = []
@@ -306,6 +307,8 @@ alike = float(np.median(correlation["N"]))
 notebook.verdict(verdicts, "the channels of N resemble the mixture", alike > 0.5, f"median correlation {alike:.2f}")
 
 # %% [markdown]
+# (The gain is 0.50 for all, because the two gains of a scene must sum to one. Look at the share that the copy explains.)
+#
 # Where that holds, N, which costs nothing to train, is a random colouring that knows nothing of sounds: an
 # *augmentation*. (Where it does not, what the network adds is louder than what is left of the mixture.) A
 # trained separator, in contrast, treats each scene by what it hears there. In the slides N alone is at least as good as S2 alone,
@@ -325,7 +328,8 @@ notebook.table(
 # of **any length**: it separates overlapping pieces one after the other, fades from each piece to the next, keeps the
 # channels in order, and writes a file for each channel. Here three test scenes, one after another, stand for it.
 #
-# **Question.** A piece is two thirds of this file. Will you hear where they meet?
+# **Question.** It works on two pieces of 10 s that overlap. You will hear where one *scene* ends. Will you also hear where one
+# *piece* gives way to the next?
 
 # %%
 with tempfile.TemporaryDirectory() as folder:

@@ -84,7 +84,7 @@ print(f"one batch: 2 × {batch_size} patches      {2 * batch_size * patch_bytes 
 # A batch is a small part of the file, and as log-mel all views take a fifth of what their waveforms would take.
 #
 # View 0 is the mixture; then come the channels, processor by processor. `level` says how much energy a channel has,
-# in decibels relative to its mixture: 0 dB is as much, −10 dB a tenth, −20 dB a hundredth.
+# in decibels relative to its mixture: 0 dB is as much energy, −10 dB a tenth, −20 dB a hundredth.
 #
 # Here are all nine views of one scene. We take, among the first hundred scenes with two events, the one whose S2 channels
 # differ most from each other, so that there is something to see.
@@ -156,7 +156,9 @@ for pairing, dataset in pairs.items():
             start = starts[view, pair]
             title = f"{pairing} {k + 1}{'ab'[view]}\n{name_of(columns[view, pair])} at {start / 100:.2f} s"
             shown[title] = views.log_mel[drawn[pair], columns[view, pair], start : start + PATCH_FRAMES]
-see = "Six pairs side by side: the two patches of a pair seldom show the same moment, but often the same texture."
+see = (
+    "Six pairs. Compare the seconds in the titles: some pairs share a moment, most do not; the texture is often alike."
+)
 notebook.show_log_mel(shown, columns=4, alt=see)
 
 # %% [markdown]
@@ -250,6 +252,9 @@ print(f"overlapping pairs: {overlap:.1%} of 1000 drawn, {expected[:PATCH_FRAMES]
 print(f"time between two patches: {distance.mean() / 100:.2f} s on average, {distance.max() / 100:.2f} s at most")
 
 # %% [markdown]
+# More than two in five overlap: "independent" does not mean "far apart", and a scene of 5 s has little room. So timing still
+# gives some pairs away.
+#
 # ## The OR rule, counted
 #
 # **Question.** Three processors with two channels each, a thousand draws: how many do you expect for each processor?
@@ -467,7 +472,7 @@ axes[0].set_yticks(height, names)
 axes[0].invert_yaxis()
 axes[1].legend(handles=[*axes[1].containers, line], loc="center left", bbox_to_anchor=(1.02, 0.5))
 notebook.show(
-    "From line to line the upper bars change a little; independent moments, the lower bars, change all far more."
+    "Upper bars, same moment: the processor makes some difference. Lower bars, other moments: it hardly matters which."
 )
 
 # %% [markdown]
@@ -476,9 +481,10 @@ notebook.show(
 # left in common, whatever the processor: N hardly differs from mix-mix; S2 takes away some more, and its two channels
 # against each other the most.
 #
-# The paper argues for **mix-chan** in these terms: less is shared between the views, while the meaning stays. One line
-# needs care: SpecAugment can make the *difference* smaller, because a masked cell holds the mean of its patch, which is
-# nearer to most values than another cell is. The correlation shows the damage.
+# The paper argues for **mix-chan** in these terms: less is shared between the views, while the meaning stays. The
+# *difference* needs care in two places. Two channels are both quieter, so more of their cells lie near the floor and agree.
+# And SpecAugment can make it smaller, because a masked cell holds the mean of its patch, which is nearer to most values
+# than another cell is. The correlation shows the damage.
 #
 # A warning: these numbers compare **cells**. An encoder should treat as similar what these measures call different. So
 # they tell how hard the task looks on the surface, not how good the views are. Only notebooks 08 to 10 can tell that.
@@ -593,8 +599,8 @@ plt.xlabel("time between the crops in s")
 plt.ylabel("mean correlation")
 plt.legend()
 notebook.show("The correlation falls within half a second, then slowly: what is left is what lasts in a scene.")
-# At the longest gaps it may fall below that of different scenes. There one crop lies at the very beginning and the other
-# at the very end of a scene that starts and ends in silence: one has a sound that comes, the other one that goes.
+# It comes close to different scenes at the longest gaps. With other sounds it may fall below: there one crop lies at the very
+# beginning and the other at the very end of a scene that starts and ends in silence: one sound comes, the other goes.
 
 # %% [markdown]
 # **4. Build it.** Write one time mask yourself: a stripe of 0 to `widest` frames, anywhere in the patch, all of whose

@@ -176,8 +176,8 @@ for pairs in (2, 3, course.profile.batch_size, 128):
 # So ln(2B − 1) is **chance**: the number to hold a training curve against. It grows with the batch, hence losses at
 # different batch sizes cannot be compared. And zero is out of reach: cosines stop at 1, so no probability gets to 1. If
 # each pair sat on one point, and those points were spread as evenly as B points can be, the negatives would have cosine
-# −1/(B − 1). (That takes B − 1 dimensions. With more than 129 pairs the 128 numbers of z are too few, and the value below
-# is a bound that nothing reaches.)
+# −1/(B − 1). (That takes B − 1 dimensions. The network's z, further down, has 128: with more than 129 pairs the value is a
+# bound that nothing reaches.)
 
 # %%
 batch_size = course.profile.batch_size
@@ -596,7 +596,9 @@ twins[1] = twins[0]
 for name, points in (("all different", places), ("two twins", twins)):
     each = np.asarray(NTXent(0.2).call(*(ops.convert_to_tensor(points.astype("float32")),) * 2))
     print(f"{name}: mean {each.mean():.3f}, first anchor {each[0]:.3f}, last anchor {each[-1]:.3f}")
-print(f"two more candidates as good as the positive: at least ln 3 = {np.log(3):.3f}, whatever the temperature")
+print(
+    f"a twin's loss cannot be below ln 3 = {np.log(3):.3f}: two negatives are as good as the positive, at any temperature"
+)
 
 # %% [markdown]
 # **4.** What does the coincidence loss become if the grid is transposed (channels along the first axis)? And if `h_m` and `h_c`

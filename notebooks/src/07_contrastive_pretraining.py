@@ -289,7 +289,7 @@ assert all(np.isfinite(history[name]).all() for name in names), "the training br
 # * The coincidence loss may begin *above* chance, for a random head answers confidently at random. Unlearning that is the first
 #   thing the training does, and is no learning about sound yet.
 # * These are **training** losses on damaged patches, so they stay far from zero by design. A lower loss does not even mean a
-#   better encoder: mix-mix without SpecAugment is the easiest task of all, and in the slides the row with the lowest mAP. Only
+#   better encoder: mix-mix without SpecAugment is the easiest task of all, and has the lowest mAP of the slides' contrastive rows. Only
 #   notebooks 08 to 10 can say what h is good for.
 #
 # The record of the training holds more: what gradient descent felt (the norm of all gradients, before they are clipped to
@@ -298,7 +298,7 @@ assert all(np.isfinite(history[name]).all() for name in names), "the training br
 
 # %%
 notebook.curves(history, ["gradient_norm", "spread"], title="the same training, seen from inside",
-                alt="The gradient norm says how hard the losses pull; the spread should stay well above 0, the collapse.")  # fmt: skip
+                alt="Gradient norm: above 5 a step is clipped (how often is that?). The spread should stay well above 0, the collapse.")  # fmt: skip
 notebook.curves(history, ["alignment", "uniformity"],
                 alt="Uniformity falls as clips move apart; alignment, the distance of partners, need not fall with it.")  # fmt: skip
 
@@ -313,7 +313,8 @@ notebook.curves(history, ["alignment", "uniformity"],
 # * **Spread**: one minus the mean cosine of those pairs of different clips. 0 where all are on one point, 1 where they point
 #   anywhere.
 #
-# Alignment or uniformity alone is easy. An encoder that ignores its input is perfectly aligned; one that answers noise is nicely uniform.
+# Alignment or uniformity alone is easy. An encoder that ignores its input is perfectly aligned; one
+# that gives random vectors is nicely uniform.
 
 
 # %%
@@ -622,8 +623,8 @@ notebook.show(
 )
 
 # %% [markdown]
-# It is not rare: the lines above say in how many. Seen and heard: the pair with the largest difference between its two crops. One player is loud, the other may be silent; both
-# have the same gain.
+# It is not rare, as the lines above show. Now look and listen: the pair with the largest difference between its two crops. One
+# player is loud, the other may be silent; both have the same gain.
 
 # %%
 turn, worst = np.unravel_index(np.abs(level[:, 0] - level[:, 1]).argmax(), level[:, 0].shape)
@@ -654,8 +655,9 @@ apart = chosen[:, None, 1] != chosen[None, :, 1]
 print(f"for reference, crops of different clips: {(h_a @ h_b.T)[apart].mean():.3f}")
 
 # %% [markdown]
-# Hold the second number against the third: where it is no higher, the encoder takes the two crops for different clips, and
-# rightly so. All silent crops look alike, so their share of the loss cannot fall, however good the encoder is. Nothing in
+# Hold the second number against the first: the lower it is, the more often the encoder takes two such crops for different
+# clips, and rightly so. (It may stay above the third because in some pairs both crops are silent, and silence equals
+# silence.) All silent crops look alike, so their share of the loss cannot fall, however good the encoder is. Nothing in
 # the method repairs this. (Our mixed scenes are digitally silent between events. Recordings have a background, so they
 # should have less of it; how much less was not measured.) What one can do: draw crops by energy, reject those that miss
 # (an exercise), or use longer patches.
@@ -726,6 +728,7 @@ for name in views.processors:
     (alone,) = ViewPairs(views, row.pairing, (name,), held_number, seed=course.seed + 1)[0]
     rows.append({"encoder": name} | measure(*embed_pairs(main, alone)))
 notebook.table(rows, columns | {"encoder": "channels of"})
+# The less a processor separates, the easier its pairs: N's channels are nearly the mixture.
 
 # %% [markdown]
 # **4.** Reject crops that miss: draw up to five first frames for a clip and keep the first one that is not 20 dB below it. What

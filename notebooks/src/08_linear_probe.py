@@ -162,7 +162,8 @@ best = max(swapped, key=swapped.get)
 print(f"with {best} swapped: {swapped[best]:.4f}")
 
 # %% [markdown]
-# The higher up a swap, the more it is worth.
+# A swap that brings a hit up raises AP, one that takes it down lowers it, and the higher up in the list, the more: of four
+# relevant clips, one that falls from rank 1 to 2 costs far more than one that falls from 4 to 5.
 #
 # **mAP** (mean average precision) is the mean of AP over classes. Ours is the **macro** mean: a rare class counts as
 # much as a frequent one.
@@ -332,7 +333,7 @@ supervised, supervised_history = course.supervised_encoder()
 
 # %% [markdown]
 # **Question.** Write down the order you expect: log-mel statistics, random projection, untrained, ours, supervised. How
-# close to the supervised encoder can one come that never saw a label?
+# close to the supervised encoder can an encoder come that never saw a label?
 
 # %%
 inputs = {
@@ -379,7 +380,7 @@ for key, title in (("map", "mAP, shallow classifier"), ("linear_map", "mAP, line
                   alt=f"{title}: every input lies right of chance, so only the distance from the best control counts.")  # fmt: skip
 
 # %% [markdown]
-# Even inputs for which no encoder was trained are far above chance: so chance is no bar at all, and the best control is.
+# Even inputs for which no encoder was trained are far above chance: so the bar is the best control, not chance.
 #
 # Compare the two charts. Where the shallow classifier is far above the linear probe, the classes are in the embedding, but
 # need a bent border. Where it is below, its hidden layer had too few clips to learn from. (They also average different
@@ -500,9 +501,7 @@ for axis, (name, x) in zip(axes, points.items()):
     axis.set(title=f"{name}\nnearest is of the same class: {same:.0%}", xticks=[], yticks=[])
     axis.title.set_fontsize(9)
 axes[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8)
-notebook.show(
-    "Classes form islands, clearest for the supervised encoder; on the map of random numbers colours are mixed."
-)
+notebook.show("Islands of one colour: which map has them? The percentage above each map is computed in all dimensions.")
 print(f"{len(single)} scenes; another one, picked at random, is of the same class in {likely:.0%} of cases")
 
 # %% [markdown]
@@ -522,7 +521,9 @@ our_scores = by_class_scores["ours"]
 per_scene = average_precisions(test_labels.T, our_scores.T)  # (clips,)
 ranking = np.argsort(-per_scene, kind="stable")
 chosen = [int(ranking[round(q * (len(ranking) - 1))]) for q in (0, 1 / 3, 2 / 3, 1)]
-see = "Four scenes, from the best ranked to the worst: can you see what makes the last one hard?"
+see = (
+    "Four scenes, from the best ranked to the worst. The last need not look hard: compare it with what was heard in it."
+)
 notebook.listen({f"test scene {i}": test[i].mixture for i in chosen}, columns=2, alt=see)
 
 
@@ -599,11 +600,11 @@ recorded = course.record(
 # ## Exercises
 #
 # **1. Predict.** Labels are expensive. Give the linear probe a tenth of the labelled clips only. Does the order of the
-# inputs stay? Does the distance between ours and the best control grow or shrink? Write down a guess, then change the
-# number.
+# inputs stay? Does the distance between ours and the best control grow or shrink? Write down a guess, then write
+# the loop: every tenth clip, the mean over its windows, `linear_probe`, mAP, for each input in `embeddings`.
 
 # %% tags=["your turn"]
-every = 10  # your turn: every tenth clip; pool over windows, call `linear_probe`, and measure
+every = 10  # your turn: `clips[::every]` are a tenth
 
 # %% tags=["solution"]
 few, found = slice(None, None, 10), {}  # every tenth clip

@@ -328,8 +328,8 @@ most_cheap = max(cheap, key=cheap.get)
 print(f"the most is lost without shared recordings by {most_cheap}: {cheap[most_cheap]:.3f}")
 
 # %% [markdown]
-# The more an embedding depends on the sound itself, the more it profits from shared recordings; the more it knows of the
-# class, the less. So the last column is the harder test: another instance of the class, never the same one.
+# The more an embedding depends on the sound itself, the more hits it loses without shared recordings; the more it knows of the
+# class, the fewer. One that finds shared recordings well need not lose much, if it finds the class too. So the last column is the harder test: another instance of the class, never the same one.
 #
 # ## Listen: a query and its answers
 #
@@ -373,7 +373,8 @@ show(middle)
 # **Question.** For each miss: can you hear *why* it was found? Rhythm, pitch, brightness, the silence around the event?
 
 # %% [markdown]
-# Mostly one can. Short bursts are taken for other short bursts: a knock for a bark, a tick for a knock. And a scene with
+# Mostly one can. What rings is taken for something else that rings, short strokes for short strokes: a hammer for a bell, a
+# knock for a bark. And a scene with
 # a loud second sound is found for that sound.
 #
 # ## Explore
@@ -505,7 +506,8 @@ for name, x in clips.items():
     standard = (x - x.mean(axis=0)) / np.where(deviation > 1e-6, deviation, 1.0)
     before, changed = scores[name]["map"], query_by_example_map(standard, labels)["map"]
     print(f"{name:<20} as it is {before:.3f}, standardised {changed:.3f}, {changed - before:+.3f}")
-# A network trained with a cosine has little in common left to take away; the raw spectrograms have most.
+# What is computed from the log-mel directly gains most, the networks little. A large common part alone is not the reason: the
+# untrained network has one, and gains hardly anything.
 
 # %% [markdown]
 # **3.** A scene's embedding is the mean over its windows. Try the maximum, and the windows laid one behind the other.
@@ -585,7 +587,8 @@ gap = weighted_map(clips["ours"], ones) - weighted_map(clips[control], ones)
 draws = np.random.default_rng(0).exponential(size=(30, len(labels)))
 gaps = [weighted_map(clips["ours"], w) - weighted_map(clips[control], w) for w in draws]
 print(f"ours - {control}, all clips: {gap:+.3f} ± {1.96 * np.std(gaps, ddof=1):.3f} (95 %, by 30 draws of weights)")
-# For other *recordings* it is wider: each is in several of the scenes.
+# Smaller than the difference further up: there each class had at most 100 negatives, here it has all of them, so chance and
+# all scores are lower. For other *recordings* the interval is wider: each is in several of the scenes.
 
 # %% [markdown]
 # ## What to read next

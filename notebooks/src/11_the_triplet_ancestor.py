@@ -16,7 +16,7 @@
 # %% [markdown]
 # | | |
 # |---|---|
-# | **you will** | go back three years, to the triplet system of 2018: see its four constraints, choose a negative by hand, train it, and judge Table 5 |
+# | **you will** | go back from the paper of 2021 to the triplet system of 2018: see its four constraints, choose a negative by hand, train it, and judge Table 5 |
 # | **you need** | views (05), NT-Xent (06), and how the study is judged (10) |
 # | **you make** | a triplet's loss by hand, an encoder trained by it, a curve over numbers of labels, and a list of what this course reproduces and what it does not |
 # | **time** | about 1 minute on a CPU (tiny); on a GPU: not measured yet |
@@ -114,7 +114,8 @@ for name, cosine in zip(list(compared)[1:], h[1:] @ h[0]):
 # %% [markdown]
 # Noise and mixing leave the anchor most as it was; shift and proximity change the most cells, and leave the encoder the
 # most to find out. An untrained network puts almost everything close together, so compare with the last line: is a
-# positive nearer than a stranger? One that is nearer already, before any training, has little to teach.
+# positive nearer than a stranger? Usually all four are: what training has to do is to move strangers away and keep these near.
+# Shift and proximity make that hardest.
 #
 # ## A triplet by hand
 #
@@ -308,7 +309,7 @@ notebook.table(
 # | TDCN++, mixture consistency, MixIT | whole; outputs equal those of independent implementations | the slides cite papers that say how |
 # | four snapshots of one training | at other steps: with the profile tiny, and in the study, 0, 40, 300 and 3,000 instead of 0, 500, 5,000 and 1.7 million | so that it takes minutes on two CPU cores |
 # | OR rule, random crops, SpecAugment, NT-Xent, coincidence prediction, joint training | whole; what the slides leave open is named where it is set | |
-# | CNN14, 75 million weights | the network is whole (`full` profile, and PANNs' weights can be read); the course trains one of 8 to 16 channels instead of 64 | two CPU cores |
+# | CNN14, 75 million weights | the network is whole (`full` profile, and PANNs' weights can be read); the course trains one with 8 to 16 filters in its first block instead of 64 | two CPU cores |
 # | AudioSet: two million clips, 527 classes | not here: made sounds, and in the study ESC-10 | its sounds cannot be passed on; notebook 12 says what it would take |
 # | levels of mAP | not comparable | other classes, other scenes |
 # | Tables 2 and 4 | each row trained in several replicates; judged above | |

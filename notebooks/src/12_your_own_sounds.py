@@ -240,9 +240,13 @@ print(*sorted(path.name for path in shards.iterdir()), sep="\n")
 # import jax
 # jax.distributed.initialize("first-machine:1234", num_processes=2, process_id=0)  # before anything else
 # from sepcl_keras.core.backend import host, use_all_devices
+# from sepcl_keras.encoder.recipe import pretrain
+# from sepcl_keras.views.pairs import ViewPairs
+# from sepcl_keras.views.stored import Views
 # use_all_devices()
-# pairs = lambda steps: ViewPairs(Views(OUT, host=host()), "mix-chan", ("S2", "N"), 128, steps)  # 256 pairs of both
-# encoder, history = pretrain(pairs, ...)
+# views = Views("/data/shards", host=host())
+# pairs = lambda steps: ViewPairs(views, "mix-chan", ("S2", "N"), 128, steps)  # 256 pairs of both
+# encoder, history = pretrain(pairs, embedding_dim=128, width=64, steps=4000, learning_rate=3e-4, seed=0)
 # ```
 
 # %%

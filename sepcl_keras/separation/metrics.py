@@ -106,7 +106,7 @@ def ideal_ratio_mask(references, mixture):
     """What an oracle hears: in each cell of the mixture's spectrogram each source gets its share of the magnitudes.
 
     References are (sources, samples), the mixture (samples,); gives (sources, samples). Where events never sound at
-    once it is perfect. It is an anchor, no bound: masks keep the mixture's phase.
+    once it is perfect. It is a yardstick, no bound: masks keep the mixture's phase.
     """
     references, mixture = np.asarray(references), np.asarray(mixture)
     if references.ndim != 2 or references.shape[1:] != mixture.shape or len(mixture) < WINDOW:

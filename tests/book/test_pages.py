@@ -65,6 +65,8 @@ def test_a_page_loads_whole_fits_and_is_accessible(opened, name, width, scheme):
         for scheme in ("light", "dark"):
             seen.page.emulate_media(color_scheme=scheme)
             seen.page.wait_for_function(f"['{scheme}', undefined].includes(document.documentElement.dataset.theme)")
+            # Colours fade from one scheme to the other.
+            seen.page.evaluate("Promise.allSettled(document.getAnimations().map(each => each.finished))")
             wide = seen.page.evaluate("[document.documentElement.scrollWidth, document.body.scrollWidth]")
             assert max(wide) <= width, "the page scrolls sideways"
             assert not seen.faults(), scheme
