@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 WIDTHS, SCHEMES = (1280, 390), ("light", "dark")
+PATIENCE = 300_000  # milliseconds, on a busy machine
 
 
 class _Quiet(http.server.SimpleHTTPRequestHandler):
@@ -42,6 +43,7 @@ def served(folder):
 def chromium(*arguments):
     """Gives a headless browser; skips the test where there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    playwright.expect.set_options(timeout=PATIENCE)
     path = os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     if not path:
         pytest.skip("no chromium here: Debian has it, or CHROMIUM names one")
@@ -63,6 +65,7 @@ class Watched:
 
     def __init__(self, browser, address, width=1280, scheme="light", name="", **context):
         self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme, **context)
+        self.context.set_default_timeout(PATIENCE)
         self.page, self.wrong, self.asked = self.context.new_page(), [], set()
         self.page.on("console", self._told)
         self.page.on("pageerror", lambda error: self.wrong.append(str(error)))

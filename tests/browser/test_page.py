@@ -17,7 +17,6 @@ expect = pytest.importorskip("playwright.sync_api", reason="playwright is not in
 SITE = Path(os.environ.get("SEPCL_BROWSER", ROOT / "artifacts/browser/html"))
 SHOTS = os.environ.get("SEPCL_SHOTS")
 RATE = 16_000
-PATIENCE = 300_000  # milliseconds, on a busy machine
 MICROPHONE = ("--use-fake-device-for-media-stream",)  # it beeps
 
 
@@ -48,7 +47,7 @@ def course(tmp_path_factory):
 
 
 def wait(seen, place, text):
-    expect(seen.page.locator(place)).to_contain_text(re.compile(text), timeout=PATIENCE)
+    expect(seen.page.locator(place)).to_contain_text(re.compile(text))
 
 
 def give(seen, path):
@@ -183,7 +182,7 @@ def test_players_share_one_gain(opened):
         made = seen.page.evaluate(script, [sound.tolist(), gain])
         seen.page.locator("audio").first.focus()
         seen.page.keyboard.press("Space")
-        expect(seen.page.locator("audio").first).not_to_have_js_property("currentTime", 0, timeout=PATIENCE)
+        expect(seen.page.locator("audio").first).not_to_have_js_property("currentTime", 0)
         assert not seen.wrong
     assert 0 < found["gain"] * max(np.abs(x).max() for x in (found["sound"], *found["channels"].values())) <= 0.9 + 1e-6
     heard, rate = soundfile.read(io.BytesIO(bytes(made)), dtype="float32")
