@@ -252,7 +252,7 @@ print(f"overlapping pairs: {overlap:.1%} of 1000 drawn, {expected[:PATCH_FRAMES]
 print(f"time between two patches: {distance.mean() / 100:.2f} s on average, {distance.max() / 100:.2f} s at most")
 
 # %% [markdown]
-# More than two in five overlap: "independent" does not mean "far apart", and a scene of 5 s has little room. So timing still
+# Not a few overlap: "independent" does not mean "far apart", and a scene of 5 s has little room. So timing still
 # gives some pairs away.
 #
 # ## The OR rule, counted

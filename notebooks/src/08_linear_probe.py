@@ -162,8 +162,8 @@ best = max(swapped, key=swapped.get)
 print(f"with {best} swapped: {swapped[best]:.4f}")
 
 # %% [markdown]
-# A swap that brings a hit up raises AP, one that takes it down lowers it, and the higher up in the list, the more: of four
-# relevant clips, one that falls from rank 1 to 2 costs far more than one that falls from 4 to 5.
+# A swap that brings a hit up raises AP, one that takes it down lowers it, and the higher up in the list, the more: a
+# hit that falls from rank 1 to 2 costs far more than one that falls from 4 to 5.
 #
 # **mAP** (mean average precision) is the mean of AP over classes. Ours is the **macro** mean: a rare class counts as
 # much as a frequent one.
@@ -604,7 +604,7 @@ recorded = course.record(
 # the loop: every tenth clip, the mean over its windows, `linear_probe`, mAP, for each input in `embeddings`.
 
 # %% tags=["your turn"]
-every = 10  # your turn: `clips[::every]` are a tenth
+every = 10  # your turn: `clips["train"][::every]` are a tenth
 
 # %% tags=["solution"]
 few, found = slice(None, None, 10), {}  # every tenth clip
