@@ -13,6 +13,7 @@ from IPython.display import HTML, Audio, Markdown, display
 
 from sepcl_keras.core.checks import BadInput
 from sepcl_keras.course.course import Course
+from sepcl_keras.course.outcomes import markdown
 from sepcl_keras.views.log_mel import LogMel
 
 COLOURS = ("#1b6ca8", "#d1603d", "#3a8f5c", "#8a5aa8", "#b08d2e", "#4f5d75")
@@ -212,13 +213,7 @@ def forest(
 
 def table(rows, columns):
     """A list of dicts as a table; `columns` maps a key to its heading. Numbers with three decimals, None as a dash."""
-
-    def cell(value):
-        return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
-
-    lines = ["| " + " | ".join(columns.values()) + " |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(cell(row.get(key)) for key in columns) + " |" for row in rows]
-    display(Markdown("\n".join(lines)))
+    display(Markdown(markdown(rows, columns)))
 
 
 def verdict(verdicts, claim, holds, numbers):

@@ -17,6 +17,7 @@ from sepcl_keras.core.files import fingerprint
 from sepcl_keras.course.slides import CLAIMS, CONTROLS, QUESTIONS, read_rows, training_of
 
 FOLDER = Path(__file__).parent / "results"
+REPLICATES = 10  # planned
 LEAST = 3  # replicates; fewer decide nothing
 LEVEL = 0.95
 INTEREST = 0.01  # the smallest effect of interest, of mAP and of QbE
@@ -178,24 +179,66 @@ def agreement(found, metric="map"):
     return float(tau), float(p)
 
 
-def report(found):
-    """The table, the claims and the other contrasts as text."""
-    lines = [f"{'':30} replicates mAP   linear d′    QbE   one label  of supervised: mAP QbE  slides"]
-    for line in table(found):
-        names = ("map", "linear_map", "d_prime", "qbe", "one_label", "map_share", "qbe_share", "slides")
-        cells = " ".join("  –  " if line[name] is None else f"{line[name]:5.3f}" for name in names)
-        lines.append(f"{line['row']:30} {line['replicates']:5} {cells}")
-    for metric, title in METRICS.items():
-        tau, p = agreement(found, metric)
-        lines.append(f"by {title}; order of rows against the slides': τ {tau:.2f}, p {p:.2f}")
-        for claim, verdict in zip(CLAIMS, verdicts(found, metric).values(), strict=True):
-            lines.append(f"{claim.number:2} {claim.claim}: {verdict.word} (p {verdict.p:.3f})")
-            lines += [_line(each, some) for each, some in zip(claim.contrasts, verdict.estimates, strict=True)]
-        lines += [_line(question, contrast(found, question, metric)) for question in QUESTIONS]
-    return "\n".join(lines)
+def markdown(rows, columns):
+    """A list of dicts as a table in Markdown; `columns` maps a key to its heading. Numbers with three decimals, None as
+    a dash."""
+
+    def cell(value):
+        return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
+
+    lines = ["| " + " | ".join(columns.values()) + " |", "|" + " --- |" * len(columns)]
+    return "\n".join([*lines, *("| " + " | ".join(cell(row.get(key)) for key in columns) + " |" for row in rows)])
 
 
-def _line(wanted, found):
+def report(results):
+    """What `committed` gives, as three tables in Markdown: rows and controls, the ten claims, the other contrasts."""
+    columns, heads = {"row": "row or control"}, {"map": "mAP", "linear_map": "linear mAP", "qbe": "QbE"}
+    slides = {name: row.slides for name, row in read_rows().items()}
+    named = {name: {"row": name, "slides": slides.get(name)} for name in PLANNED}
+    for bank, found in results.items():
+        columns |= {(bank, key): f"{bank}: {head}" for key, head in heads.items()}
+        for line in table(found):
+            named[line["row"]] |= {(bank, key): line[key] for key in heads}
+    claims, others, judges = _contrasts(results)
+    of_judges = {judge: f"{judge[0]}, {METRICS[judge[1]]}" for judge in judges}
+    order = [agreement(results[bank], metric) for bank, metric in judges]
+    order = [f"{of_judges[j]} {tau:.2f} (p {p:.3f})" for j, (tau, p) in zip(judges, order, strict=True)]
+    whole = [f"{bank} {len(with_all(found, set().union(*found.values())))}" for bank, found in results.items()]
+    return "\n".join([
+        f"Whole replicates of {REPLICATES} planned: {', '.join(whole)}.", "",
+        markdown(named.values(), columns | {"slides": "slides: mAP"}), "",
+        markdown(claims, {"claim": "claim", "contrast": "contrast", "slides": "slides"} | of_judges), "",
+        markdown(others, {"contrast": "contrast"} | of_judges), "",
+        f"Order of the rows of Tables 2 and 4 against the slides', Kendall's τ: {'; '.join(order)}.",
+    ])  # fmt: skip
+
+
+def _contrasts(results):
+    """Lines of the claims' contrasts and of the other ones, and the (bank, metric) that judge them."""
+    slides, claims, others = {name: row.slides for name, row in read_rows().items()}, [], []
+    judges = {(bank, metric): verdicts(found, metric) for bank, found in results.items() for metric in METRICS}
+    for claim in CLAIMS:
+        for index, wanted in enumerate(claim.contrasts):
+            line = {"claim": "" if index else f"{claim.number} {claim.claim}", "contrast": wanted.title}
+            words = {judge: "" if index else f"**{of[claim.number].word}** " for judge, of in judges.items()}
+            found = {judge: words[judge] + _interval(of[claim.number].estimates[index]) for judge, of in judges.items()}
+            claims.append(line | {"slides": _signed(wanted.of(slides))} | found)
+    for wanted in QUESTIONS:
+        found = {judge: _interval(contrast(results[judge[0]], wanted, judge[1])) for judge in judges}
+        others.append({"contrast": wanted.title} | found)
+    return claims, others, list(judges)
+
+
+def _interval(found):
+    """A mean and its interval; without one where there are too few replicates for it."""
     if found.number < LEAST:
-        return f"     {wanted.title}: {found.number} replicates"
-    return f"     {wanted.title}: {found.mean:+.4f}, 95 % from {found.low:+.4f} to {found.high:+.4f}, {found.number}"
+        return _signed(found.mean) if found.number else "–"
+    return f"{_signed(found.mean)} ({_signed(found.low)} to {_signed(found.high)})"
+
+
+def _signed(number):
+    return f"{number:+.3f}".replace("-", "−")
+
+
+if __name__ == "__main__":
+    print(report(committed()))

@@ -31,7 +31,7 @@ from sepcl_keras.core.checks import BadInput, check_number
 from sepcl_keras.core.files import atomic, fingerprint
 from sepcl_keras.course.artifacts import PACKAGE, code
 from sepcl_keras.course.course import RESULTS, Course
-from sepcl_keras.course.outcomes import FOLDER, PLANNED, committed, of_replicate, read, report
+from sepcl_keras.course.outcomes import FOLDER, PLANNED, REPLICATES, committed, of_replicate, read, report
 from sepcl_keras.course.slides import read_rows, training_of
 from sepcl_keras.evaluation.classifiers import label_curve
 from sepcl_keras.evaluation.controls import CONTROLS
@@ -41,7 +41,6 @@ from sepcl_keras.evaluation.retrieval import query_by_example_map
 from sepcl_keras.prepare import part_of
 from sepcl_keras.views.stored import TRUE_SOURCES
 
-REPLICATES = 10
 VERSION = 4  # of the plan: raised when it changes
 INITIALISATIONS = 4  # of the shallow classifier, whose mean scores count
 MOST_PAIRED = 400  # clips with a class, and without, in query by example
@@ -221,7 +220,7 @@ def main(arguments=None):
         arguments = [(options.profile, options.data, replicate, options.out, folder) for replicate in chosen]
         for path in side_by_side(arguments, min(options.jobs, len(chosen))):
             print(f"{path}: {len(of_replicate(read(path)))} runs", flush=True)
-        print(report(committed(folder).get(first.bank.name, {})))
+        print(report({first.bank.name: committed(folder).get(first.bank.name, {})}))
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2

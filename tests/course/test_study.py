@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -183,7 +184,8 @@ def test_from_the_command_line_to_the_report(tmp_path, monkeypatch, capsys):
     assert study.main([*options, "--part", "3/3"]) == 0
     said = capsys.readouterr().out
     assert "made, replicate 3: 4 of 4 runs to do" in said and "[4/4] true sources: mAP" in said
-    assert "10 ours beats the joint triplet: too few replicates" in said
+    (contrast,) = CLAIMS[9].contrasts
+    assert f"| 10 {CLAIMS[9].claim} | {contrast.title} | +0.066 | **too few replicates** – |" in said
     assert [path.name for path in (folder / "made").iterdir()] == ["03.jsonl"]  # of 1 to 4 the third of three parts
     records = outcomes.read(folder / "made" / "03.jsonl")
     assert [r["definition"]["name"] for r in records] == list(planned)
@@ -291,11 +293,21 @@ def test_the_order_of_rows_beside_the_slides():
 
 
 def test_the_report_has_a_line_for_each_row_and_each_contrast():
-    report = outcomes.report(found_with(**{"mix-mix": (0.5,) * 3, "S2 without SpecAugment": (0.6, 0.61, 0.6)}))
-    assert " 2 separation alone beats SpecAugment alone: holds" in report
-    assert "S2 without SpecAugment − mix-mix: +0.1033, 95 % from +0.0890 to +0.1177, 3" in report
-    assert " 3 separation with SpecAugment beats each of the two alone: too few replicates" in report
-    assert sum(line.startswith(("mix-mix ", "S2 ")) for line in report.splitlines()) == 2
+    found = found_with(**{"mix-mix": (0.5,) * 3, "S2 without SpecAugment": (0.6, 0.61, 0.6), "S2": (0.49, 0.49)})
+    lines = outcomes.report({"made": found, "yours": {}}).splitlines()
+    starts = {line.split(" | ")[0] for line in lines if line.startswith("| ")}
+    assert {f"| {name}" for name in outcomes.PLANNED} <= starts  # with dashes for what has not run
+    wanted, none = f"| 2 {CLAIMS[1].claim} | S2 without SpecAugment − mix-mix | +0.007", "**too few replicates** –"
+    holds = "**holds** +0.103 (+0.089 to +0.118)"
+    assert f"{wanted} | {holds} | {holds} | {none} | {none} |" in lines
+    assert any("| S2 − mix-mix | +0.017 | **too few replicates** −0.010 |" in line for line in lines)  # none of two
+    assert "| composition − mix-mix | – | – | – | – |" in lines
+
+
+def test_the_page_of_results_shows_what_is_committed():
+    page = Path(__file__).parents[2] / "notebooks" / "book" / "results.md"
+    shown = outcomes.report(outcomes.committed())
+    assert shown in page.read_text(encoding="utf-8"), "python -m sepcl_keras.course.outcomes prints what belongs there"
 
 
 def test_wrong_arguments_are_one_sentence(tmp_path, capsys):
