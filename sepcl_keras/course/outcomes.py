@@ -1,7 +1,8 @@
 """What the study found: its records read, its table, and its verdicts on the ten claims.
 
-A replicate draws everything anew, and within it all rows share everything but what they differ by. So each replicate
-gives one number for a contrast, and a t interval over replicates holds every source of variation at once.
+A replicate draws everything anew, and within it all rows share sounds, separator and seeds. So each replicate gives one
+number for a contrast, and a t interval over replicates holds every source of variation at once. (Recordings are dealt
+anew into folds, but no new ones come in: see data/STUDY.md.)
 """
 
 import dataclasses
@@ -124,6 +125,12 @@ class Verdict:
     p: float
     estimates: tuple
 
+    @property
+    def words(self):
+        """The word and, until the planned replicates are there, how many it rests on."""
+        number = min(each.number for each in self.estimates)
+        return self.word if number < LEAST or number >= REPLICATES else f"{self.word} so far ({number} of {REPLICATES})"
+
 
 def verdicts(found, metric="map", claims=CLAIMS):
     """Number → `Verdict` of each claim.
@@ -154,7 +161,7 @@ def verdicts(found, metric="map", claims=CLAIMS):
 
 def table(found):
     """A dict for each row and control, in the order of the plan: means over the replicates that have run all that has
-    run in any, so that two lines may be compared; the slides' mAP; mAP and QbE as a share of the supervised's."""
+    run in any, so that two lines may be compared; the slides' mAP."""
     names = [name for name in PLANNED if any(name in results for results in found.values())]
     replicates, rows, lines = with_all(found, names), read_rows(), []
     for name in names if replicates else ():
@@ -162,9 +169,6 @@ def table(found):
         line = {"row": name, "replicates": len(runs), "slides": rows[name].slides if name in rows else None}
         keys = ("map", "linear_map", "d_prime", "qbe", "one_label", "chance", "qbe_chance")
         lines.append(line | {key: float(np.mean([results[key] for results in runs])) for key in keys})
-    (ceiling,) = [line for line in lines if line["row"] == "supervised encoder"] or [None]
-    for line in lines:
-        line |= {f"{key}_share": ceiling and line[key] / ceiling[key] for key in METRICS}
     return lines
 
 
@@ -220,7 +224,7 @@ def _contrasts(results):
     for claim in CLAIMS:
         for index, wanted in enumerate(claim.contrasts):
             line = {"claim": "" if index else f"{claim.number} {claim.claim}", "contrast": wanted.title}
-            words = {judge: "" if index else f"**{of[claim.number].word}** " for judge, of in judges.items()}
+            words = {judge: "" if index else f"**{of[claim.number].words}** " for judge, of in judges.items()}
             found = {judge: words[judge] + _interval(of[claim.number].estimates[index]) for judge, of in judges.items()}
             claims.append(line | {"slides": _signed(wanted.of(slides))} | found)
     for wanted in QUESTIONS:
