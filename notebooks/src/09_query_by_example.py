@@ -442,7 +442,7 @@ for title, row in (("ours", five["ours"]), ("any clip", any_clip)):
 # What it does not say: how sure these differences are. They have no intervals, because a clip drawn twice would make a pair
 # with itself; exercise 4 finds a way. With one seed and so few clips in each class, small differences mean nothing. The **study**
 # (notebook 10) has more of both: up to 400 clips with each class, and replicates that draw everything anew, from the sounds
-# to the encoder. (In QbE mAP; the intervals are over
+# to the encoder. (In QbE mAP; the intervals are for 95 %, over
 # replicates.)
 
 # %%
@@ -451,8 +451,7 @@ wanted = [Contrast("ours − untrained encoder", (MAIN_ROW,), ("untrained encode
 for bank, found in outcomes.committed().items():
     for contrast in wanted:
         gap = outcomes.contrast(found, contrast, "qbe")
-        ends = f"{gap.mean:+.3f}, 95 % from {gap.low:+.3f} to {gap.high:+.3f}"
-        print(f"{bank}, {gap.number} replicates: {contrast.title}: {ends}")
+        print(f"{bank}, {gap.number} of {outcomes.REPLICATES} replicates: {contrast.title}: {gap.text}")
 
 # %% [markdown]
 # The slides describe this evaluation but show no figures for it, so there is nothing to compare these with.

@@ -410,7 +410,7 @@ for bank, found in results.items():
     for metric, title in outcomes.METRICS.items():
         tau, p = outcomes.agreement(found, metric)
         if np.isfinite(tau):
-            print(f"{bank}, by {title}: τ {tau:+.2f}, p {p:.2f}")
+            print(f"{bank}, by {title}: τ {tau:+.2f}, p {p:.3f}")
 
 # %% [markdown]
 # ## What is the effect made of?

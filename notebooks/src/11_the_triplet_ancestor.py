@@ -225,6 +225,7 @@ results = outcomes.committed()  # bank -> replicate -> row or control -> numbers
 table_5 = [
     *CONTROLS,
     "mix-mix",
+    "mix-mix with mix-back",
     *(row.row for row in rows.values() if row.table == 5 and row.row != "triplet joint"),
     MAIN_ROW,
 ]
@@ -287,8 +288,9 @@ for bank, found in results.items():
         gain = outcomes.contrast(found, Contrast("", (MAIN_ROW,), (bar,)), key)
         chance = np.mean([found[r][bar]["chance"] for r in replicates])
         times = (means[bar] + gain.mean - chance) / (means[bar] - chance)
-        print(f"{bank}, {title}: {MAIN_ROW} minus {bar} ({means[bar]:.3f}): {gain.mean:+.3f}, {times:.2f} times as far above chance"
-              + (f"; 95 % from {gain.low:+.3f} to {gain.high:+.3f}" if gain.number >= outcomes.LEAST else ""))  # fmt: skip
+        print(
+            f"{bank}, {title}: {MAIN_ROW} minus {bar} ({means[bar]:.3f}): {gain.text}, {times:.2f} times as far above chance"
+        )
 
 # %% [markdown]
 # With one label a class everything is low, so compare how many times as far above chance ours is, rather than the differences.

@@ -86,6 +86,12 @@ class Estimate:
         """(mean, low, high)."""
         return self.mean, self.low, self.high
 
+    @property
+    def text(self):
+        """The mean and, where there are replicates enough for one, the interval; a dash without any."""
+        mean, low, high = map(_signed, self.ends)
+        return "–" if not self.number else mean if self.number < LEAST else f"{mean} ({low} to {high})"
+
 
 def estimate(values, margin=0.0):
     """The `Estimate` of a contrast from its values in the replicates."""
@@ -225,19 +231,12 @@ def _contrasts(results):
         for index, wanted in enumerate(claim.contrasts):
             line = {"claim": "" if index else f"{claim.number} {claim.claim}", "contrast": wanted.title}
             words = {judge: "" if index else f"**{of[claim.number].words}** " for judge, of in judges.items()}
-            found = {judge: words[judge] + _interval(of[claim.number].estimates[index]) for judge, of in judges.items()}
+            found = {judge: words[judge] + of[claim.number].estimates[index].text for judge, of in judges.items()}
             claims.append(line | {"slides": _signed(wanted.of(slides))} | found)
     for wanted in QUESTIONS:
-        found = {judge: _interval(contrast(results[judge[0]], wanted, judge[1])) for judge in judges}
+        found = {judge: contrast(results[judge[0]], wanted, judge[1]).text for judge in judges}
         others.append({"contrast": wanted.title} | found)
     return claims, others, list(judges)
-
-
-def _interval(found):
-    """A mean and its interval; without one where there are too few replicates for it."""
-    if found.number < LEAST:
-        return _signed(found.mean) if found.number else "–"
-    return f"{_signed(found.mean)} ({_signed(found.low)} to {_signed(found.high)})"
 
 
 def _signed(number):
