@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+from conftest import ROOT
 from scipy import stats
 
 from sepcl_keras.core.checks import BadInput
@@ -304,9 +304,13 @@ def test_the_report_has_a_line_for_each_row_and_each_contrast():
 
 
 def test_the_page_of_results_shows_what_is_committed():
-    page = Path(__file__).parents[2] / "notebooks" / "book" / "results.md"
-    shown = outcomes.report(outcomes.committed())
+    book, found = ROOT / "notebooks" / "book", outcomes.committed()
+    page, shown = book / "results.md", outcomes.report(found)
     assert shown in page.read_text(encoding="utf-8"), "python -m sepcl_keras.course.outcomes prints what belongs there"
+    whole = {len(outcomes.with_all(results, set().union(*results.values()))) for results in found.values()}
+    for path in (ROOT / "README.md", book / "did_not_work.md"):  # whose numbers are of as many replicates
+        told = f"{min(whole)} of {outcomes.REPLICATES} planned replicates"
+        assert told in " ".join(path.read_text(encoding="utf-8").split()), f"{path}: expected numbers of {told}"
 
 
 def test_wrong_arguments_are_one_sentence(tmp_path, capsys):
