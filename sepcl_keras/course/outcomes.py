@@ -201,7 +201,7 @@ def markdown(rows, columns):
 
 
 def report(results):
-    """What `committed` gives, as three tables in Markdown: rows and controls, the ten claims, the other contrasts."""
+    """What `committed` gives as tables in Markdown: rows and controls; for each bank the claims and other contrasts."""
     columns, heads = {"row": "row or control"}, {"map": "mAP", "linear_map": "linear mAP", "qbe": "QbE"}
     slides = {name: row.slides for name, row in read_rows().items()}
     named = {name: {"row": name, "slides": slides.get(name)} for name in PLANNED}
@@ -209,34 +209,34 @@ def report(results):
         columns |= {(bank, key): f"{bank}: {head}" for key, head in heads.items()}
         for line in table(found):
             named[line["row"]] |= {(bank, key): line[key] for key in heads}
-    claims, others, judges = _contrasts(results)
-    of_judges = {judge: f"{judge[0]}, {METRICS[judge[1]]}" for judge in judges}
-    order = [agreement(results[bank], metric) for bank, metric in judges]
-    order = [f"{of_judges[j]} {tau:.2f} (p {p:.3f})" for j, (tau, p) in zip(judges, order, strict=True)]
     whole = [f"{bank} {len(with_all(found, set().union(*found.values())))}" for bank, found in results.items()]
-    return "\n".join([
-        f"Whole replicates of {REPLICATES} planned: {', '.join(whole)}.", "",
-        markdown(named.values(), columns | {"slides": "slides: mAP"}), "",
-        markdown(claims, {"claim": "claim", "contrast": "contrast", "slides": "slides"} | of_judges), "",
-        markdown(others, {"contrast": "contrast"} | of_judges), "",
-        f"Order of the rows of Tables 2 and 4 against the slides', Kendall's τ: {'; '.join(order)}.",
-    ])  # fmt: skip
+    parts = [f"Whole replicates of {REPLICATES} planned: {', '.join(whole)}."]
+    parts.append(markdown(named.values(), columns | {"slides": "slides: mAP"}))
+    for bank, found in results.items():
+        claims, others = _contrasts(found)
+        order = [(title, *agreement(found, metric)) for metric, title in METRICS.items()]
+        order = "; ".join(f"by {title} {_signed(tau)}, p {p:.3f}" for title, tau, p in order)
+        heads = {"contrast": "contrast"} | METRICS
+        parts += [f"The claims, {bank}:", markdown(claims, {"claim": "claim", "slides": "slides"} | heads)]
+        parts += [f"Other contrasts, {bank}:", markdown(others, heads)]
+        parts.append(f"The order of the rows of Tables 2 and 4, {bank}, against the slides', Kendall's τ: {order}.")
+    return "\n\n".join(parts)
 
 
-def _contrasts(results):
-    """Lines of the claims' contrasts and of the other ones, and the (bank, metric) that judge them."""
+def _contrasts(found):
+    """Lines of the claims' contrasts in a bank, and of the other ones."""
     slides, claims, others = {name: row.slides for name, row in read_rows().items()}, [], []
-    judges = {(bank, metric): verdicts(found, metric) for bank, found in results.items() for metric in METRICS}
+    judged = {metric: verdicts(found, metric) for metric in METRICS}
     for claim in CLAIMS:
         for index, wanted in enumerate(claim.contrasts):
-            line = {"claim": "" if index else f"{claim.number} {claim.claim}", "contrast": wanted.title}
-            words = {judge: "" if index else f"**{of[claim.number].words}** " for judge, of in judges.items()}
-            found = {judge: words[judge] + of[claim.number].estimates[index].text for judge, of in judges.items()}
-            claims.append(line | {"slides": _signed(wanted.of(slides))} | found)
+            line = {"claim": "" if index else f"{claim.number} {claim.claim}", "slides": _signed(wanted.of(slides))}
+            for metric, of in judged.items():
+                word = "" if index else f"**{of[claim.number].words}** "
+                line[metric] = word + of[claim.number].estimates[index].text
+            claims.append(line | {"contrast": wanted.title})
     for wanted in QUESTIONS:
-        found = {judge: contrast(results[judge[0]], wanted, judge[1]).text for judge in judges}
-        others.append({"contrast": wanted.title} | found)
-    return claims, others, list(judges)
+        others.append({"contrast": wanted.title} | {m: contrast(found, wanted, m).text for m in METRICS})
+    return claims, others
 
 
 def _signed(number):
