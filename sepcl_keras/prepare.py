@@ -17,7 +17,7 @@ from sepcl_keras.core.backend import keep_memory, make_repeatable
 from sepcl_keras.core.checks import BadInput
 
 
-def _part(text):
+def part_of(text):
     """(i, n) of "i/n"."""
     try:
         part, parts = map(int, text.split("/"))
@@ -35,7 +35,7 @@ def main(arguments=None):
     )
     parser.add_argument("data", metavar="DATA", help="folder of recordings, in any layout that the course takes")
     parser.add_argument("out", metavar="OUT", help="folder for the shards")
-    parser.add_argument("--part", type=_part, default=(1, 1), metavar="i/n", help="which of n parts to write")
+    parser.add_argument("--part", type=part_of, default=(1, 1), metavar="i/n", help="which of n parts to write")
     parser.add_argument("--separator", help="folder of snapshots, such as N.keras and S2.keras; without: mixtures only")
     parser.add_argument(
         "--seconds", type=float, default=10.0, help="length of a scene, by default 10: a longer file gives several"

@@ -107,7 +107,10 @@ def waiting(monkeypatch):
 
 @pytest.fixture
 def room_for():
-    """A function (bytes, or None for any) that lets no file of this process grow larger: as on a full disk."""
+    """A function (bytes, or None for any) that lets no file of this process grow larger: as on a full disk.
+
+    A test ends with None: pytest's own lines may go to a file.
+    """
     resource = pytest.importorskip("resource")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 

@@ -6,6 +6,7 @@ Everything lives in `artifacts/<profile>/<data>/seed<k>/`.
 import dataclasses
 import json
 
+from sepcl_keras.core.backend import precision
 from sepcl_keras.core.checks import BadInput
 from sepcl_keras.core.files import fingerprint, read_json, write_json
 from sepcl_keras.core.saved import save_model
@@ -21,7 +22,7 @@ from sepcl_keras.evaluation.intervals import evaluate
 from sepcl_keras.scenes.splits import SPLITS
 from sepcl_keras.separation.metrics import evaluate_separation
 from sepcl_keras.separation.network import TDCNPlusPlus
-from sepcl_keras.separation.recipe import train_separator
+from sepcl_keras.separation.recipe import new_separator, train_separator
 from sepcl_keras.separation.separate import load_separator
 from sepcl_keras.views.log_mel import MEL_BANDS
 from sepcl_keras.views.pairs import ViewPairs
@@ -32,11 +33,17 @@ SEPARATOR = (*DATA, "separation.recipe")
 VIEWS = (*SEPARATOR, "views.stored")
 ENCODER = (*VIEWS, "views.pairs", "encoder.recipe")
 RESULTS = (*ENCODER, "separation.metrics", "encoder.embedding", "evaluation.intervals", "evaluation.controls")
-PLAIN = str.maketrans("∨× ", "vx_")  # a row's name as that of a folder
+RANDOM = "random"  # the processor of a row: untrained, its basis random
+PLAIN = str.maketrans("∨× ,", "vx__")  # a row's name as that of a folder
 
 
 class Course(Data):
-    """One run of the course: a profile, sounds and a seed, and everything made from them; arguments as of `Data`."""
+    """One run of the course: a profile, sounds and a seed, and everything made from them; arguments as of `Data`.
+
+    policy: of the encoders that are trained, such as "mixed_bfloat16", or None for what Keras is set to.
+    """
+
+    policy = None
 
     def _separator_definition(self):
         p = self.profile
@@ -90,6 +97,30 @@ class Course(Data):
         definition = self._data_definition() | {"code": code(*DATA, "views.stored")}
         return self.load_or_train("source_views", definition, make, Views)[0]
 
+    def random_views(self):
+        """The training scenes' `Views` by an untrained separator whose basis is random, as the paper's N has it."""
+
+        def make(folder):
+            separator = new_separator(self.profile, self.seed, "random")
+            write_views(folder, self.scenes["train"].mixtures(), {RANDOM: separator})
+
+        definition = self._separator_definition() | {"code": code(*VIEWS)}
+        return self.load_or_train("random_views", definition, make, Views)[0]
+
+    def shuffled_views(self):
+        """`Views` by all four snapshots of as many scenes in which any classes meet: a control."""
+
+        def make(folder):
+            write_views(folder, self.shuffled.mixtures(), self.snapshots()[0])
+
+        definition = self._on_separator() | {"code": code(*VIEWS), "shuffled": self.shuffled.definition}
+        return self.load_or_train("shuffled_views", definition, make, Views)[0]
+
+    def views_of(self, row):
+        """The `Views` that a row learns from."""
+        special = {(TRUE_SOURCES,): self.source_views, (RANDOM,): self.random_views}.get(row.processors, self.views)
+        return self.shuffled_views() if row.shuffled else special()
+
     def encoder(self, row=None, seed=None, log=None, show=True):
         """An encoder pretrained as `row` says, and its history.
 
@@ -103,23 +134,22 @@ class Course(Data):
             raise BadInput(f"row={row!r}: expected one of {', '.join(read_rows())}, or a Row.")
         size = dict(
             embedding_dim=row.d or p.embedding_dim, width=p.width if main else p.ablation_width,
-            steps=p.pretraining_steps if main else p.ablation_steps * row.longer, learning_rate=p.learning_rate,
+            steps=p.pretraining_steps if main else p.ablation_steps, learning_rate=p.learning_rate,
         )  # fmt: skip
         objective = dict(
             similarity=row.similarity, coincidence=row.coincidence, augmentation=row.augmentation,
             constraints=row.constraints,
         )  # fmt: skip
 
-        control = row.processors == (TRUE_SOURCES,)
-
         def make(folder):
-            views = self.source_views() if control else self.views()
-            encoder, history = pretrain(
-                lambda steps: ViewPairs(
-                    views, row.pairing, row.processors, p.batch_size, steps, seed, reject_quiet=control
-                ),
-                seed=seed, folder=folder, log=log, show=show, **size, **objective,
-            )  # fmt: skip
+            views = self.views_of(row)
+            with precision(self.policy):
+                encoder, history = pretrain(
+                    lambda steps: ViewPairs(
+                        views, row.pairing, row.processors, p.batch_size, steps, seed, reject_quiet=row.reject_quiet
+                    ),
+                    seed=seed, folder=folder, log=log, show=show, **size, **objective,
+                )  # fmt: skip
             save_model(encoder, folder / "encoder.keras")
             return history
 
@@ -128,10 +158,12 @@ class Course(Data):
             encoder.build((None, None, MEL_BANDS))
             return {"encoder.keras": encoder}
 
+        # Not where they are as ever: what the definition of the shipped encoder does not name.
+        unusual = {"shuffled": row.shuffled, "reject_quiet": row.reject_quiet, "policy": self.policy}
         definition = self._on_separator() | size | objective | {
             "pairing": row.pairing, "processors": row.processors, "batch_size": p.batch_size, "encoder_seed": seed,
             "code": code(*ENCODER),
-        } | ({"reject_quiet": True} if control else {})  # fmt: skip
+        } | {key: value for key, value in unusual.items() if value}  # fmt: skip
         name = "encoders/main" if main else f"encoders/{row.row.translate(PLAIN)}-{seed}"
         return self.load_or_train(name, definition, make, load_encoder, keep=main, networks=networks)
 
@@ -145,13 +177,16 @@ class Course(Data):
             name = f"supervised-{seed}"
 
         def make(folder):
-            encoder, history = train_supervised(self.log_mel("train"), self.judged["train"].labels, p, seed, folder)
+            given = {split: (self.log_mel(split), self.judged[split].labels) for split in ("train", "validation")}
+            with precision(self.policy):
+                encoder, history = train_supervised(given, p, seed, folder)
             save_model(encoder, folder / "encoder.keras")
             return history
 
         definition = self._data_definition() | {
             "width": p.width, "dim": p.embedding_dim, "steps": p.supervised_steps, "batch": p.batch_size,
-            "learning_rate": p.learning_rate, "seed": seed, "code": code(*DATA, "encoder.recipe"),
+            "learning_rate": p.learning_rate, "seed": seed, "policy": self.policy,
+            "code": code(*DATA, "encoder.recipe"),
         }  # fmt: skip
         return self.load_or_train(f"encoders/{name}", definition, make, load_encoder)
 
@@ -170,11 +205,11 @@ class Course(Data):
         log_mels = {split: self.log_mel(split) for split in SPLITS}
         return {split: control(x, d, seed) if control else embed_log_mel(x, encoder) for split, x in log_mels.items()}
 
-    def scores(self, embeddings, seed=None):
+    def scores(self, embeddings, seed=None, initialisations=1):
         """Scores (clips, classes) of the shallow classifier for the test scenes."""
         return shallow_classifier(
             embeddings["train"], self.labels["train"], embeddings["validation"], self.labels["validation"],
-            embeddings["test"], seed=self.seed if seed is None else seed,
+            embeddings["test"], self.seed if seed is None else seed, initialisations=initialisations,
         )  # fmt: skip
 
     def evaluate(self, embeddings, scores=None):

@@ -1,8 +1,10 @@
 """The data of a course: scenes to learn from, scenes to judge by, and scenes whose sources are known."""
 
+import functools
+
 from sepcl_keras.core.arrays import StoredArray
 from sepcl_keras.core.backend import advice, keep_memory, make_repeatable, start_xla, use_all_devices
-from sepcl_keras.core.checks import BadInput, one_of
+from sepcl_keras.core.checks import BadInput, check_number, one_of
 from sepcl_keras.core.files import fingerprint
 from sepcl_keras.course.artifacts import Artifacts, artifacts_folder, code, running
 from sepcl_keras.course.profiles import get_profile
@@ -12,6 +14,8 @@ from sepcl_keras.scenes.layouts import open_recordings
 from sepcl_keras.scenes.mixing import Scenes
 from sepcl_keras.scenes.splits import SPLITS
 from sepcl_keras.views.stored import write_log_mel
+
+SCENES_AN_EVENT = 12  # to test on, at most
 
 # What makes the artifacts. An artifact depends on all that these modules import, too (see `artifacts.code`).
 DATA = ("scenes.mixing", "views.log_mel")
@@ -25,6 +29,7 @@ class Data(Artifacts):
         profile: name of a profile. data: `"made"`, a folder of isolated events in the layout of ESC-50, which are
             mixed, or one of recorded scenes (see `open_recordings`), which are used as they are.
         seed: of all training; the scenes do not depend on it. out: folder of all artifacts, or None for `artifacts/`.
+        draw: of the scenes that are mixed (see `Bank`): 0 for the course, others for the replicates of a study.
 
     Attributes:
         scenes: split → scenes that separator and encoder learn from. mixed: split → scenes with known sources: the same
@@ -34,12 +39,12 @@ class Data(Artifacts):
         bank: events that `mixed` mixes. classes: of `judged`. listing: `Listing` of recorded scenes, or None.
     """
 
-    def __init__(self, profile="tiny", data="made", seed=0, out=None):
+    def __init__(self, profile="tiny", data="made", seed=0, out=None, draw=0):
         if isinstance(seed, str) and seed.isdecimal():
             seed = int(seed)
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed < 2**32:
             raise BadInput(f"SEED={seed!r}: expected a whole number from 0 to 4294967295.")
-        self.arguments = profile, data, seed, out
+        check_number("draw", draw, least=0, whole=True)
         self.profile, self.seed = get_profile(profile), seed
         p = self.profile
         self.listing = None if holds_events(data) else open_recordings(data)
@@ -49,11 +54,11 @@ class Data(Artifacts):
                 recorded.definition(self.listing, p.scenes, p.clip_seconds, p.sample_rate),
             )
         else:
-            self.bank = open_bank(data, p)
+            self.bank = open_bank(data, p, draw)
             name, self._data = self.bank.name, self.bank.definition
         # Folders of one name that hold other sounds are told apart.
         folder = "made" if data == "made" else f"{name}-{fingerprint(self._data)[:6]}"
-        super().__init__(artifacts_folder(out) / profile / folder / f"seed{seed}")
+        super().__init__(artifacts_folder(out) / profile / folder / f"seed{seed}{f'-draw{draw}' if draw else ''}")
         if self.listing:
             self._open_recorded(name)
         else:
@@ -72,9 +77,19 @@ class Data(Artifacts):
         if advice():
             print(advice())
 
-    def _mix(self):
-        p = self.profile
-        return {split: Scenes(self.bank, split, p.scenes[split], p.clip_seconds, p.sample_rate) for split in SPLITS}
+    def _mix(self, shuffled=False):
+        p, numbers = self.profile, dict(self.profile.scenes)
+        if not self.listing:  # few recordings give no more variety in more test scenes
+            numbers["test"] = min(numbers["test"], SCENES_AN_EVENT * len(self.bank.events("test")))
+        sizes = p.clip_seconds, p.sample_rate, shuffled
+        return {split: Scenes(self.bank, split, numbers[split], *sizes) for split in SPLITS}
+
+    @functools.cached_property
+    def shuffled(self):
+        """Training scenes of the same events in which any classes meet: a control."""
+        if self.listing:
+            raise BadInput(f"{self.bank.name}: recorded scenes are as they are; expected events that can be shuffled.")
+        return self._mix(shuffled=True)["train"]
 
     def _open_recorded(self, name):
         """Recorded scenes, read once and kept as one array."""

@@ -13,6 +13,7 @@ from IPython.display import HTML, Audio, Markdown, display
 
 from sepcl_keras.core.checks import BadInput
 from sepcl_keras.course.course import Course
+from sepcl_keras.course.outcomes import markdown
 from sepcl_keras.views.log_mel import LogMel
 
 COLOURS = ("#1b6ca8", "#d1603d", "#3a8f5c", "#8a5aa8", "#b08d2e", "#4f5d75")
@@ -181,11 +182,11 @@ def forest(
     `series`: title → name → (mean, low, high), where there is one. `line`: a value to be drawn through all rows.
     `groups`: name → what it belongs to, to be seen by the shade. `slides`: name → number, in a panel at the right.
     """
-    widths, size = (2, 1) if slides else (1,), (10, 0.36 * len(names) + 1.2)
+    widths, size = (2, 1) if slides else (1,), (10, 0.18 * max(2, len(series)) * len(names) + 1.2)
     figure, axes = plt.subplots(1, len(widths), figsize=size, sharey=True, squeeze=False, width_ratios=widths)
     left = axes[0, 0]
     for index, ((title, found), colour) in enumerate(zip(series.items(), COLOURS, strict=False)):
-        offset = 0.36 * ((index + 0.5) / len(series) - 0.5)  # one above the other within a row
+        offset = 0.6 * ((index + 0.5) / len(series) - 0.5)  # one above the other within a row
         shown = [(row + offset, *found[name]) for row, name in enumerate(names) if name in found]
         for row, _, low, high in shown:
             left.plot((low, high), (row, row), color=colour, linewidth=2, alpha=0.6)
@@ -212,13 +213,7 @@ def forest(
 
 def table(rows, columns):
     """A list of dicts as a table; `columns` maps a key to its heading. Numbers with three decimals, None as a dash."""
-
-    def cell(value):
-        return "–" if value is None else f"{value:.3f}" if isinstance(value, float) else str(value)
-
-    lines = ["| " + " | ".join(columns.values()) + " |", "|" + " --- |" * len(columns)]
-    lines += ["| " + " | ".join(cell(row.get(key)) for key in columns) + " |" for row in rows]
-    display(Markdown("\n".join(lines)))
+    display(Markdown(markdown(rows, columns)))
 
 
 def verdict(verdicts, claim, holds, numbers):

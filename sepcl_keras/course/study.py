@@ -1,6 +1,10 @@
-"""The study: every row of the tables by several seeds, each run once.
+"""The study: every row and control once in each of some replicates, which draw everything anew.
 
-python -m sepcl_keras.course.study --data made    trains and evaluates what is missing in results/made.jsonl
+    python -m sepcl_keras.course.study --data made    does what is missing in results/made/
+
+A replicate has a number r. Its scenes are draw r (other made sounds, or other folds to test on); its separator,
+encoders and classifiers have seed r; its rows share all of that and differ by nothing else. Replicates are independent:
+as many machines as one likes share them, `--part i/n` each.
 """
 
 import argparse
@@ -11,6 +15,7 @@ import logging
 import multiprocessing
 import os
 import platform
+import shutil
 import subprocess
 import sys
 import time
@@ -21,65 +26,82 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import keras
 import numpy as np
 
-from sepcl_keras.core.backend import has_gpu, processes
+from sepcl_keras.core.backend import has_gpu, multiplies_bfloat16, processes
 from sepcl_keras.core.checks import BadInput, check_number
 from sepcl_keras.core.files import atomic, fingerprint
-from sepcl_keras.course.artifacts import PACKAGE
-from sepcl_keras.course.course import Course
-from sepcl_keras.course.outcomes import FOLDER, by_name, read, report
-from sepcl_keras.course.slides import plan, read_rows, training_of
+from sepcl_keras.course.artifacts import PACKAGE, code
+from sepcl_keras.course.course import RESULTS, Course
+from sepcl_keras.course.outcomes import FOLDER, PLANNED, REPLICATES, committed, of_replicate, read, report
+from sepcl_keras.course.slides import read_rows, training_of
 from sepcl_keras.evaluation.classifiers import label_curve
 from sepcl_keras.evaluation.controls import CONTROLS
-from sepcl_keras.evaluation.intervals import map_draws
+from sepcl_keras.evaluation.intervals import evaluate
 from sepcl_keras.evaluation.metrics import average_precisions
-from sepcl_keras.scenes.banks import SPLITS
+from sepcl_keras.evaluation.retrieval import query_by_example_map
+from sepcl_keras.prepare import part_of
 from sepcl_keras.views.stored import TRUE_SOURCES
 
-VERSION = 3  # of what a run means: raised when the code changes that, so that older numbers do not count
-# Of a profile, what no run of the study depends on: sizes of the networks that are no part of it.
-NOT_DEFINING = ("name", "width", "pretraining_steps", "supervised_steps")
+VERSION = 4  # of the plan: raised when it changes
+INITIALISATIONS = 4  # of the shallow classifier, whose mean scores count
+MOST_PAIRED = 400  # clips with a class, and without, in query by example
+MADE_OF_VIEWS = ("views", "random_views", "shuffled_views", "source_views", "log_mel")  # which a done replicate drops
 
 
-def definition(course, name, seed):
-    """What a run depends on but the code of this library; its `fingerprint` is the run's id in the results.
+def open_course(profile, data, replicate, out=None):
+    """The `Course` of a replicate."""
+    course = Course(profile, data, replicate, out, draw=replicate)
+    course.policy = "mixed_bfloat16" if multiplies_bfloat16() else None
+    return course
 
-    Under `setting` stands what all runs share that may be compared.
-    """
-    profile = {key: value for key, value in dataclasses.asdict(course.profile).items() if key not in NOT_DEFINING}
+
+def definition(course, name):
+    """What a run depends on; its `fingerprint` is the run's id. `setting`: what all runs of a replicate share."""
     setting = {
-        "version": VERSION, "profile": profile, "separator_seed": course.seed,
+        "version": VERSION, "code": code(*RESULTS), "profile": dataclasses.asdict(course.profile),
         "scenes": {split: fingerprint(scenes.definition) for split, scenes in course.scenes.items()},
-        "backend": keras.backend.backend(), "precision": keras.config.dtype_policy().name,
+        "backend": keras.backend.backend(), "precision": course.policy or keras.config.dtype_policy().name,
     }  # fmt: skip
-    of = {"name": name, "training": training_of(name), "seed": seed, "setting": setting}
+    of = {"name": name, "training": training_of(name), "replicate": course.seed, "setting": setting}
     return json.loads(json.dumps(of))  # lists for tuples, as it will be read again
 
 
-def embeddings(course, name, seed):
+def embeddings(course, name):
     """Split → h (scenes, windows, d) of a row or control, which is trained if need be, and the history or None."""
     if name in CONTROLS:
-        return course.embeddings(name, seed), None
+        return course.embeddings(name, course.seed), None
     if name == "untrained encoder":
-        return course.embeddings(course.untrained_encoder(seed)), None
+        return course.embeddings(course.untrained_encoder(course.seed)), None
     if name == "supervised encoder":
-        encoder, history = course.supervised_encoder(seed)
+        encoder, history = course.supervised_encoder(course.seed)
     else:
-        encoder, history = course.encoder(read_rows()[name], seed=seed, show=False)
+        encoder, history = course.encoder(read_rows()[name], seed=course.seed, show=False)
     return course.embeddings(encoder), history
 
 
-def measure(course, name, seed):
-    """The results of one run: `Course.evaluate`, and what the study needs besides."""
-    h, history = embeddings(course, name, seed)
-    scores, labels = course.scores(h, seed), course.labels
-    pooled = {split: values.mean(axis=1) for split, values in h.items()}
-    found = average_precisions(labels["test"], scores)
-    return course.evaluate(h, scores) | {
-        "average_precisions": [None if np.isnan(value) else float(value) for value in found],
-        "label_curve": label_curve(pooled["train"], labels["train"], pooled["test"], labels["test"], seed=seed),
-        "map_draws": map_draws(labels["test"], scores).round(5).tolist(),
-        "last_loss": history and history["loss"][-1],
-    }
+def measure(course, name):
+    """The results of one run."""
+    h, history = embeddings(course, name)
+    scores, labels = course.scores(h, initialisations=INITIALISATIONS), course.labels
+    pooled, test = {split: values.mean(axis=1) for split, values in h.items()}, course.judged["test"]
+    found = average_precisions(test.labels, scores)
+    retrieval = query_by_example_map(pooled["test"], test.labels, course.seed, MOST_PAIRED)
+    one = label_curve(pooled["train"], labels["train"], pooled["test"], labels["test"], (1,), course.seed)
+    return evaluate(h, labels, scores, resamples=0) | {
+        "qbe": retrieval["map"], "qbe_chance": retrieval["chance"], "one_label": one["1"],
+        "map_by_events": by_events(test, scores),
+        "average_precisions": [None if np.isnan(value) else round(float(value), 5) for value in found],
+        "last_loss": history and history["loss"][-1], "first_losses": history and history["first_losses"],
+    }  # fmt: skip
+
+
+def by_events(scenes, scores):
+    """mAP among the scenes of one, two and three events, by their number; recorded scenes have no such number."""
+    found = {}
+    for number in (1, 2, 3) if hasattr(scenes, "number_of_events") else ():
+        chosen = scenes.number_of_events == number
+        if scenes.labels[chosen].any():
+            found[str(number)] = float(np.nanmean(average_precisions(scenes.labels[chosen], scores[chosen])))
+    return found
 
 
 def commit():
@@ -105,104 +127,120 @@ def processor():
 
 
 def add(path, record=None):
-    """Writes the file of results anew, with one record more; without one to see, before hours of work, that it can."""
+    """Writes a file of results anew, with one record more; without one to see, before hours of work, that it can."""
     lines = Path(path).read_text(encoding="utf-8").splitlines() if Path(path).exists() else []
-    lines += [json.dumps(record, allow_nan=False)] if record else []
+    lines += [json.dumps(record, allow_nan=False, ensure_ascii=False)] if record else []
     with atomic(path) as temporary:
         temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
-_course = None  # of a process that does some of the runs
-
-
-def _open(arguments, policy):
-    global _course
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # many small networks, each traced once: no reason to warn
-    keras.config.set_dtype_policy(policy)
-    _course = Course(*arguments)
-
-
-def _timed(name, seed, course=None):
-    began = time.perf_counter()
-    results = measure(course or _course, name, seed)
-    return name, seed, round(time.perf_counter() - began, 1), results
-
-
-def measured(course, todo, jobs):
-    """(name, seed, seconds, results) of each run, as it ends; with several jobs each has a process and its cores: half
-    of a run is work for one core."""
-    if jobs == 1 or len(todo) < 2:
-        yield from (_timed(name, seed, course) for name, seed in todo)
-        return
-    of_sources = {TRUE_SOURCES in read_rows()[name].processors for name, _ in todo if name in read_rows()}
-    for split in SPLITS:  # what all share is made before they start
-        course.log_mel(split)
-    for make in (course.source_views if each else course.views for each in of_sources):
-        make()
-    threads = str(max(1, os.cpu_count() // jobs))
-    os.environ |= dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), threads)
-    arguments = course.arguments, keras.config.dtype_policy().name
-    pool = concurrent.futures.ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _open, arguments)
-    try:
-        waiting = [pool.submit(_timed, name, seed) for name, seed in todo]
-        yield from (future.result() for future in concurrent.futures.as_completed(waiting))
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
 def possible(course):
-    """The plan's runs that these sounds allow: of recorded scenes nobody knows the true sources."""
-    rows = read_rows()
-    unknown = {name for name, row in rows.items() if course.listing and TRUE_SOURCES in row.processors}
-    for name in sorted(unknown):
-        print(f"{course.bank.name}: {name!r} is left out; recorded scenes have no known sources.", flush=True)
-    return [(name, seed) for name, seed in plan() if name not in unknown]
+    """The plan's runs that these sounds allow: of recorded scenes nobody knows the true sources, nor what else could
+    sound in their places."""
+    rows, listed = read_rows(), course.listing is not None
+    unknown = {name for name, row in rows.items() if listed and (row.shuffled or TRUE_SOURCES in row.processors)}
+    return [name for name in PLANNED if name not in unknown]
 
 
-def run(course, path, jobs=1):
-    """Does what is planned and not in the file `path` yet, `jobs` runs at a time; adds each to the file as it ends."""
-    done = {record["id"] for record in read(path)}
-    planned = possible(course)
-    todo = [(name, seed) for name, seed in planned if fingerprint(definition(course, name, seed)) not in done]
-    print(f"{len(planned)} runs planned, {len(planned) - len(todo)} of them in {path}", flush=True)
+def missing(course, path):
+    """The runs of a replicate that its file of results lacks: none where it is whole by other code or on another
+    machine, but all where it was begun so. A file of other sounds or sizes is refused."""
+    records, planned = read(path), {name: definition(course, name) for name in possible(course)}
+    same, ours = ("version", "scenes", "profile"), next(iter(planned.values()))["setting"]
+    for theirs in (record["definition"]["setting"] for record in records):
+        if differing := [key for key in same if fingerprint(theirs[key]) != fingerprint(ours[key])]:
+            raise BadInput(f"{path}: runs of another {differing[0]}; expected an empty folder, with --results.")
+    if set(planned) <= set(of_replicate(records)):
+        return []
+    done = {record["id"] for record in records}
+    names = [name for name, of in planned.items() if fingerprint(of) not in done]
+    if records and len(names) == len(planned):
+        print(f"{path}: begun by other code or on another backend; begun anew.", flush=True)
+    return names
+
+
+def run(course, path):
+    """Does what is missing in a replicate's file of results, and adds each run to it as it ends; returns the path."""
+    names, origin = missing(course, path), {"commit": commit()}
     add(path)
     machine = {"processor": processor(), "gpu": has_gpu(), "cores": os.cpu_count()}
     machine |= {"keras": keras.__version__, "python": platform.python_version()}
-    origin, began = {"commit": commit(), "machine": machine}, time.perf_counter()  # of the code as it was read
-    for number, (name, seed, seconds, results) in enumerate(measured(course, todo, jobs), start=1):
-        of = definition(course, name, seed)
-        add(path, {"id": fingerprint(of), "definition": of, **origin, "seconds": seconds, "results": results})
+    began, title = time.perf_counter(), f"{course.bank.name}, replicate {course.seed}"
+    planned = possible(course)
+    print(f"{title}: {len(names)} of {len(planned)} runs to do", flush=True)
+    for name in sorted(set(PLANNED) - set(planned)):
+        print(f"{title}: {name!r} is left out; recorded scenes have no known sources.", flush=True)
+    for number, name in enumerate(names, start=1):
+        start = time.perf_counter()
+        results = measure(course, name)
+        of, seconds = definition(course, name), round(time.perf_counter() - start, 1)
+        record = {"id": fingerprint(of), "definition": of, **origin, "machine": machine, "seconds": seconds}
+        add(path, record | {"results": results})
         minutes = (time.perf_counter() - began) / 60
-        left = minutes / number * (len(todo) - number)
-        print(f"[{number}/{len(todo)}] {name}, seed {seed}: mAP {results['map']:.3f}; "
-              f"{minutes:.0f} min so far, about {left:.0f} to go", flush=True)  # fmt: skip
+        found = f"mAP {results['map']:.3f}, QbE {results['qbe']:.3f}; {seconds:.0f} s"
+        left = f"{minutes:.0f} min so far, about {minutes / number * (len(names) - number):.0f} to go"
+        print(f"{title} [{number}/{len(names)}] {name}: {found}; {left}", flush=True)
+    for name in MADE_OF_VIEWS:
+        shutil.rmtree(course.folder / name, ignore_errors=True)
+    return path
+
+
+def _quiet():
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # many small networks, each traced once: no reason to warn
+
+
+def _replicate(profile, data, replicate, out, folder):
+    _quiet()
+    course = open_course(profile, data, replicate, out)
+    return run(course, Path(folder) / course.bank.name / f"{replicate:02}.jsonl")
 
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--profile", default="study", help="study; smoke shows in minutes that all of it runs")
-    parser.add_argument("--data", default="made", help="made, or a folder in the layout of ESC-50")
+    parser.add_argument("--data", default="made", help="made, or a folder that the course takes")
     parser.add_argument("--out", default=None, help="folder of networks and views; default artifacts/")
     parser.add_argument("--results", default=None, help="folder of results; for profile study the package has one")
+    parser.add_argument("--replicates", type=int, default=REPLICATES, help=f"how many; {REPLICATES} are planned")
+    parser.add_argument(
+        "--part", type=part_of, default=(1, 1), metavar="i/n", help="which of n parts of the replicates"
+    )
     jobs = processes(4)
-    parser.add_argument("--jobs", type=int, default=jobs, help=f"runs at a time; here {jobs}, on a GPU 1")
+    parser.add_argument("--jobs", type=int, default=jobs, help=f"replicates at a time; here {jobs}, on a GPU 1")
     options = parser.parse_args(arguments)
-    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # many small networks, each traced once: no reason to warn
-    if has_gpu():
-        keras.config.set_dtype_policy("mixed_bfloat16")
+    _quiet()
     try:
         check_number("--jobs", options.jobs, least=1, whole=True)
-        course = Course(options.profile, options.data, 0, options.out)
-        folder = options.results or (FOLDER if options.profile == "study" else course.folder / "study")
-        path = Path(folder) / f"{course.bank.name}.jsonl"
-        if course.bank.name == "made" and options.data != "made":
+        check_number("--replicates", options.replicates, least=1, whole=True)
+        first = open_course(options.profile, options.data, 1, options.out)
+        if first.bank.name == "made" and options.data != "made":
             raise BadInput(f"DATA={options.data!r}: expected a folder with another name than that of the made sounds.")
-        run(course, path, options.jobs)
-        print(report(by_name(read(path))))
+        folder = options.results or (FOLDER if options.profile == "study" else first.folder.parent / "study")
+        chosen = range(options.part[0], options.replicates + 1, options.part[1])
+        arguments = [(options.profile, options.data, replicate, options.out, folder) for replicate in chosen]
+        for path in side_by_side(arguments, min(options.jobs, len(chosen))):
+            print(f"{path}: {len(of_replicate(read(path)))} runs", flush=True)
+        print(report({first.bank.name: committed(folder).get(first.bank.name, {})}))
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
     return 0
+
+
+def side_by_side(arguments, jobs):
+    """The path of each replicate's results, as it ends; with several jobs each has a process and its cores: half of a
+    run is work for one core."""
+    if jobs < 2:
+        yield from (_replicate(*each) for each in arguments)
+        return
+    threads = str(max(1, os.cpu_count() // jobs))
+    os.environ |= dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS"), threads)
+    pool = concurrent.futures.ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"))
+    try:
+        waiting = [pool.submit(_replicate, *each) for each in arguments]
+        yield from (future.result() for future in concurrent.futures.as_completed(waiting))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 if __name__ == "__main__":

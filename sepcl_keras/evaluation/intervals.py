@@ -122,7 +122,7 @@ def paired_difference(lower, higher, margin=0.0, level=LEVEL):
     return Difference(mean, mean - reach, mean + reach, margin)
 
 
-def evaluate(embeddings, labels, scores):
+def evaluate(embeddings, labels, scores, resamples=RESAMPLES):
     """The paper's evaluation of frozen embeddings on the test clips.
 
     Args: embeddings, split (train, test) → (clips, windows, d); labels, split → multi-hot (clips, classes); scores of
@@ -130,17 +130,18 @@ def evaluate(embeddings, labels, scores):
 
     Returns a dict: `map` and `d_prime` of the shallow classifier, `linear_map` of the linear probe, each with the ends
     of its 95 % interval over test clips as `…_interval`; `qbe` and `qbe_chance` of query by example; `chance` mAP (the
-    share of positives); `skipped`, the number of classes without a positive.
+    share of positives); `skipped`, the number of classes without a positive. With `resamples` of 0, no intervals.
     """
     pooled, test = {split: h.mean(axis=1) for split, h in embeddings.items()}, labels["test"]
     linear = linear_probe(pooled["train"], labels["train"], pooled["test"])
     retrieval = query_by_example_map(pooled["test"], test)
-    weights, results = draws(len(scores)), {}
+    weights, results = draws(len(scores), resamples), {}
     precision = mean_average_precision, mean_average_precisions
     wanted = {"map": (*precision, scores), "d_prime": (d_prime, d_primes, scores), "linear_map": (*precision, linear)}
     for name, (metric, resampled, found) in wanted.items():
         results[name] = metric(test, found)
-        results[f"{name}_interval"] = interval(resampled(test, found, weights), results[name])
+        if resamples:
+            results[f"{name}_interval"] = interval(resampled(test, found, weights), results[name])
     present = test.any(axis=0)
     results |= {"skipped": int(np.sum(~present)), "chance": float(test[:, present].mean())}
     return results | {"qbe": retrieval["map"], "qbe_chance": retrieval["chance"]}

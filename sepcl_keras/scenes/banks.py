@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from sepcl_keras.core.checks import BadInput, path_of
+from sepcl_keras.core.checks import BadInput, check_number, path_of
 from sepcl_keras.core.files import fingerprint
 from sepcl_keras.core.tables import read_table, whole_number
 from sepcl_keras.scenes import audio, made_sounds
@@ -30,11 +30,14 @@ class Bank:
     """Sound events by split.
 
     name: what the data is called. classes: tuple of all labels. places: place → {label: weight}, the classes that meet.
-    definition: a dict that changes when the sounds or the places do. sample_rate: Hz.
+    definition: a dict that changes when the sounds or the places do. sample_rate: Hz. draw: 0 for the course; each
+    other number gives other scenes, of other made sounds or with other folds to test on: a replicate of a study.
     """
 
-    def __init__(self, name, classes, places, events, sample_rate, definition):
+    def __init__(self, name, classes, places, events, sample_rate, definition, draw=0):
+        check_number("draw", draw, least=0, whole=True)
         self.name, self.classes, self.places, self.sample_rate = name, tuple(classes), places, sample_rate
+        self.draw, definition = draw, definition | ({"draw": draw} if draw else {})
         self.definition = {"classes": list(classes), "places": places, "sample_rate": sample_rate, "level": EVENT_LEVEL}
         self.definition |= definition
         self._events = events
@@ -59,12 +62,13 @@ class Bank:
 class MadeBank(Bank):
     """Events made by `sounds`: `events_per_class` of each class, a dict split → number; no seed is in two splits."""
 
-    def __init__(self, events_per_class, sample_rate=16_000):
+    def __init__(self, events_per_class, sample_rate=16_000, draw=0):
         if set(events_per_class) != set(SPLITS) or min(events_per_class.values()) < 1:
             raise BadInput(f"events_per_class={events_per_class}: expected a positive number for each of {SPLITS}.")
         events = {}
         for index, split in enumerate(SPLITS):
-            keys = [(index, number) for number in range(events_per_class[split])]
+            of_draw = (draw,) if draw else ()
+            keys = [(index, number, *of_draw) for number in range(events_per_class[split])]
             events[split] = [
                 Event(name, f"{name} {split} {key[1]}", key) for name in made_sounds.CLASSES for key in keys
             ]
@@ -75,7 +79,7 @@ class MadeBank(Bank):
                 f"{table}: expected the classes of made_sounds.py and no others, but {sorted(differing)} differ."
             )
         definition = {"events_per_class": events_per_class, "sounds": made_sounds.IDENTITY}
-        super().__init__("made", made_sounds.CLASSES, places, events, sample_rate, definition)
+        super().__init__("made", made_sounds.CLASSES, places, events, sample_rate, definition, draw)
 
     def _sound(self, event):
         return made_sounds.make_event(event.label, event.key, self.sample_rate)
@@ -85,11 +89,12 @@ class Esc50Bank(Bank):
     """Recordings in the layout of ESC-50, `folder`/meta/esc50.csv and `folder`/audio/; its columns are
     filename, fold and category, and src_file where clips may share a recording.
 
-    The last fold is for testing, the one before for validation, the others for training. The table and the presence of
+    The last fold is for testing, the one before for validation, the others for training; other draws take other pairs
+    of folds, until each fold has been tested on with each other one for validation. The table and the presence of
     its files are checked here, each sound when it is first loaded; both raise `BadInput` with the file's name.
     """
 
-    def __init__(self, folder, sample_rate=16_000):
+    def __init__(self, folder, sample_rate=16_000, draw=0):
         folder = path_of("path", folder)
         table, self._folder = folder / "meta" / "esc50.csv", folder / "audio"
         for path in (folder, table, self._folder):
@@ -107,7 +112,7 @@ class Esc50Bank(Bank):
             contents = {clip.id: zlib.crc32(clip.path.read_bytes()) for clip in clips}
         except OSError as error:
             raise BadInput(f"{error.filename}: cannot be read ({error.strerror}); expected a sound file.") from None
-        kept, spanning, notes = split_clips(clips, table)
+        kept, spanning, notes = split_clips(_turned(clips, draw), table)
         for note in notes:
             print(f"{table}: {note}.")
         events = {split: [] for split in SPLITS}
@@ -115,20 +120,33 @@ class Esc50Bank(Bank):
             events[clip.split].append(Event(clip.labels[0], clip.recording, clip.id))
         rows = {clip.id: [clip.labels[0], clip.split, clip.recording] for clip in clips}
         definition = {"recordings": fingerprint([rows, contents])} | ({"spanning": spanning} if spanning else {})
-        super().__init__(folder.resolve().name, classes, places, events, sample_rate, definition)
+        super().__init__(folder.resolve().name, classes, places, events, sample_rate, definition, draw)
 
     def _sound(self, event):
         return audio.read(self._folder / event.key, self.sample_rate)
 
 
-def open_bank(data, profile):
+def open_bank(data, profile, draw=0):
     """The bank that `data` names: "made", or a folder in the layout of ESC-50; anything else raises `BadInput`."""
     if data == "made":
-        return MadeBank(profile.events_per_class, profile.sample_rate)
+        return MadeBank(profile.events_per_class, profile.sample_rate, draw)
     folder = path_of("DATA", data)
     if not folder.is_dir():
         raise BadInput(f'DATA={str(data)!r}: expected "made" or a folder; these are taken: {LAYOUTS}.')
-    return Esc50Bank(folder, profile.sample_rate)
+    return Esc50Bank(folder, profile.sample_rate, draw)
+
+
+def _turned(clips, draw):
+    """Clips whose folds are numbered anew, so that the last is the draw's to test on and the one before to validate."""
+    folds = sorted({clip.split for clip in clips})
+    number = len(folds)
+    if number < 3:  # which `split_clips` refuses
+        return clips
+    test = folds[draw % number - 1]
+    others = [fold for fold in folds if fold != test]
+    validation = others[(draw % number + draw // number - 1) % (number - 1)]  # each round of test folds has another
+    order = [fold for fold in others if fold != validation] + [validation, test]
+    return [dataclasses.replace(clip, split=order.index(clip.split)) for clip in clips]
 
 
 def holds_events(data):

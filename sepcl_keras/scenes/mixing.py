@@ -45,27 +45,30 @@ class Scene:
 class Scenes:
     """`number` scenes of a split, each `seconds` long: a sequence of `Scene`, rendered when asked for.
 
-    Scene i depends on the bank, the split and i alone, whatever the number and the seed of a training.
+    Scene i depends on the bank, the split and i alone, whatever the number and the seed of a training. With `shuffled`,
+    any of the bank's classes meet, wherever they belong.
 
     plans: list of `Plan`. labels: float32 (scenes, classes), 1 where a class is in the scene. number_of_events: int
     (scenes,). recordings: those in each scene. classes: of the labels. definition: a dict that changes with the scenes.
     Raises `BadInput` for no scenes, no length, and a rate that is not the bank's.
     """
 
-    def __init__(self, bank, split, number, seconds=5.0, sample_rate=16_000):
+    def __init__(self, bank, split, number, seconds=5.0, sample_rate=16_000, shuffled=False):
         if number < 1 or not seconds * sample_rate >= 1:
             raise BadInput(f"Scenes: expected a positive number and length, not {number} scenes of {seconds} s.")
         if sample_rate != bank.sample_rate:
             raise BadInput(f"Scenes: expected the bank's rate of {bank.sample_rate} Hz, not {sample_rate} Hz.")
         self.bank, self.split, self.sample_rate = bank, split, sample_rate
         self.samples = round(seconds * sample_rate)
-        self.plans = _draw_plans(bank, split, number)
+        places = {"anywhere": dict.fromkeys(bank.classes, 1.0)} if shuffled else bank.places
+        self.plans = _draw_plans(bank, split, number, places)
         self.classes = bank.classes
         self.labels = multi_hot([[event.label for event in plan.events] for plan in self.plans], bank.classes)
         self.recordings = [tuple(event.recording for event in plan.events) for plan in self.plans]
         self.number_of_events = np.array([len(plan.events) for plan in self.plans])
         self.definition = {"bank": bank.definition, "split": split, "number": number, "seconds": seconds}
         self.definition |= {"probabilities": EVENT_PROBABILITIES, "gain_db": GAIN_DB, "peak": PEAK}
+        self.definition |= {"shuffled": True} if shuffled else {}
 
     def __len__(self):
         return len(self.plans)
@@ -112,14 +115,16 @@ def _crop(waveform, samples, position, cut):
     return waveform[start : start + samples]
 
 
-def _draw_plans(bank, split, number):
+def _draw_plans(bank, split, number, places):
     by_label = {}
     for event in bank.events(split):
         by_label.setdefault(event.label, []).append(event)
     # A folder may lack classes, and a split may lack some of the folder's.
-    weights = {place: {k: w for k, w in table.items() if k in by_label} for place, table in bank.places.items()}
+    weights = {place: {k: w for k, w in table.items() if k in by_label} for place, table in places.items()}
     weights = {place: table for place, table in weights.items() if table}
-    return [_draw_plan(np.random.default_rng([SPLITS.index(split), i]), weights, by_label) for i in range(number)]
+    of_draw = [bank.draw] if bank.draw else []
+    seeds = ([SPLITS.index(split), i, *of_draw] for i in range(number))
+    return [_draw_plan(np.random.default_rng(seed), weights, by_label) for seed in seeds]
 
 
 def _draw_plan(rng, weights, by_label):

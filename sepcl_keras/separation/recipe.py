@@ -32,16 +32,23 @@ class Snapshots(keras.callbacks.Callback):
         self._save(self.before + batch + 1)
 
 
+def new_separator(profile, seed, start=None):
+    """The profile's TDCN++ with weights drawn from the seed; `start` of its basis: "mdct" or "random", else the
+    profile's."""
+    make_repeatable(stream(seed, "weights of the separator"))
+    separator = TDCNPlusPlus(**profile.separator)
+    separator.build((None, None))
+    if one_of("separator_start", start or profile.separator_start, ("mdct", "random")) == "mdct":
+        start_from_mdct(separator)
+    return separator
+
+
 def train_separator(mixtures, profile, seed, folder):
     """Trains the profile's TDCN++ on mixtures (clips, samples) and returns the history.
 
     `folder` gets the snapshots and the checkpoint; a training that was stopped there goes on.
     """
-    make_repeatable(stream(seed, "weights of the separator"))
-    separator = TDCNPlusPlus(**profile.separator)
-    separator.build((None, None))
-    if one_of("separator_start", profile.separator_start, ("mdct", "random")) == "mdct":
-        start_from_mdct(separator)
+    separator = new_separator(profile, seed)
     crop = round(profile.separator_seconds * profile.sample_rate)
 
     def batches(steps):

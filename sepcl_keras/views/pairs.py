@@ -11,7 +11,8 @@ from sepcl_keras.core.draws import generator
 from sepcl_keras.views.log_mel import PATCH_FRAMES
 from sepcl_keras.views.stored import QUIET
 
-PAIRINGS = {"mix-mix": (), "mix-chan": (1,), "chan-chan": (0, 1)}  # → which of the two views are channels
+# → which of the two views are channels
+PAIRINGS = {"mix-mix": (), "mix-chan": (1,), "chan-chan": (0, 1), "composition": ()}
 AHEAD = 2  # batches that are read while the device works on the one before
 
 
@@ -20,7 +21,9 @@ class ViewPairs(keras.utils.PyDataset):
 
     What is drawn is a pure function of seed, epoch and step. Crops are anywhere in the clip (temporal proximity). For a
     channel, one of the listed processors (the OR rule) and one of its sources is drawn for each clip; in `"chan-chan"`
-    for each of the two views, independently, so that now and then both are the same channel at two moments.
+    for each of the two views, independently, so that now and then both are the same channel at two moments. In
+    `"composition"` the second view is made without a separator: another clip sounds in it for some of the time, the
+    larger of both log-mels in each cell (Alex et al. 2025, SSLAM); its width is any number of frames.
 
     Of views in shards, a patch that is damaged on disk is counted (`views.damaged`), and its pair is one of the clip
     that comes next. Where several machines train together, each goes through the clips of its own shards.
@@ -29,9 +32,9 @@ class ViewPairs(keras.utils.PyDataset):
 
     Args:
         views: `Views`.
-        pairing: `"mix-mix"`, `"mix-chan"` or `"chan-chan"`.
+        pairing: `"mix-mix"`, `"mix-chan"`, `"chan-chan"` or `"composition"`.
         processors: names for the OR rule, at equal odds, or a dict from name to odds such as `{"S2": 2.0, "N": 1.0}`;
-            not needed for `"mix-mix"`.
+            not needed without channels.
         batch_size: pairs in a batch. steps: batches in an epoch.
         reject_quiet: a drawn channel more than 40 dB under its mixture gives way to one of the clip that is not: of the
             same processor if there is one, else of the other ones by their odds; where all are quiet, the loudest. All
@@ -50,9 +53,11 @@ class ViewPairs(keras.utils.PyDataset):
         check_number("steps", steps, least=1, whole=True)
         if batch_size > len(views):
             raise BadInput(f"batch_size={batch_size}: expected at most the number of clips, {len(views)}.")
+        if pairing == "composition" and len(views) < 2:
+            raise BadInput("composition of 1 clip: expected 2 or more.")
         self.views, self.pairing, self.batch_size, self.steps, self.seed = views, pairing, batch_size, steps, seed
         self.reject_quiet, self.coincidence_crops, self.odds = reject_quiet, coincidence_crops, {}
-        if pairing != "mix-mix":
+        if PAIRINGS[pairing]:
             self.channel_columns = views.columns(tuple(processors))
             odds = processors if isinstance(processors, Mapping) else dict.fromkeys(processors, 1.0)
             total = numbers("the odds of processors", list(odds.values()), ("processors",)).sum()
@@ -86,7 +91,20 @@ class ViewPairs(keras.utils.PyDataset):
         patches, damaged = tuple(patches for patches, _ in read), ~np.all([whole for _, whole in read], axis=0)
         if damaged.any():
             self._replace(step, clips, columns, starts, patches, np.flatnonzero(damaged))
+        if self.pairing == "composition":
+            self._compose(step, clips, patches[1])
         return (patches,)
+
+    def _compose(self, step, clips, patches):
+        """Lets other clips sound for some of the time in patches (N, 96, mels)."""
+        rng, number, frames = generator(self.seed, "views", "composition", *self.apart, step), *self.views.shape[::2]
+        others = (clips + rng.integers(1, number, len(clips))) % number
+        begins = rng.integers(0, frames - PATCH_FRAMES + 1, len(clips))
+        heard, whole = self.views.patches(others, np.zeros(len(clips), int), begins)
+        widths = rng.integers(0, PATCH_FRAMES + 1, len(clips)) * whole
+        starts, frame = (rng.random(len(clips)) * (PATCH_FRAMES - widths + 1)).astype(int), np.arange(PATCH_FRAMES)
+        there = (frame >= starts[:, None]) & (frame < (starts + widths)[:, None])
+        np.maximum(patches, heard, out=patches, where=there[:, :, None])
 
     def _replace(self, step, clips, columns, starts, patches, rows):
         """Clips that come next in the order of this turn take the places of damaged ones: those of these rows.

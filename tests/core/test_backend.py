@@ -1,15 +1,21 @@
-"""One training on three backends and on eight devices, and everything without TensorFlow; each in its own process."""
+"""One training on three backends and on eight devices, and everything without TensorFlow, each in its own process;
+and half precision."""
 
 import ast
 import importlib.util
 import os
 import subprocess
 import sys
+from pathlib import Path
 
+import keras
 import numpy as np
 import pytest
 from conftest import ROOT
 from first_steps import new_model
+
+from sepcl_keras.core import backend as core
+from sepcl_keras.encoder.network import BatchNorm
 
 FOLDER = ROOT / "tests"
 
@@ -168,3 +174,73 @@ with pytest.raises(BadInput, match="a batch of 6 clips on 8 devices: expected a 
     (tmp_path / "program.py").write_text(program, encoding="utf-8")
     said = run(tmp_path / "program.py", tmp_path / "checkpoint", backend="jax", devices=8)
     assert said == "resumed at step 2 of 2\n"
+
+
+@pytest.mark.parametrize(
+    ("gpu", "name", "flags", "expected"),
+    [
+        (True, "jax", None, True),
+        (False, "tensorflow", "flags : sse avx512f avx512_bf16", True),
+        (False, "tensorflow", "flags : amx_bf16 amx_tile", True),
+        (False, "tensorflow", "flags : sse avx512f", False),
+        (False, "jax", "flags : sse avx512f avx512_bf16", False),
+        (False, "tensorflow", None, False),  # not Linux
+    ],
+)
+def test_half_precision_is_for_gpus_and_for_cpus_with_instructions(monkeypatch, gpu, name, flags, expected):
+    def read_text(path, encoding=None):
+        if flags is None:
+            raise FileNotFoundError(path)
+        return flags
+
+    monkeypatch.setattr(core, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(keras.backend, "backend", lambda: name)
+    monkeypatch.setattr(Path, "read_text", read_text)
+    assert core.multiplies_bfloat16.__wrapped__() is expected  # not what is remembered of this machine
+
+
+def test_a_precision_is_of_the_layers_made_in_it_and_ends_with_an_error_too():
+    before = keras.config.dtype_policy().name
+    with pytest.raises(KeyError), core.precision("mixed_bfloat16"):
+        inside = keras.layers.Dense(1)
+        with core.precision(None):
+            kept = keras.layers.Dense(1)
+        with core.precision("float64"):
+            other = keras.layers.Dense(1)
+        again = keras.layers.Dense(1)
+        raise KeyError
+    names = [layer.dtype_policy.name for layer in (inside, kept, other, again, keras.layers.Dense(1))]
+    assert names == ["mixed_bfloat16", "mixed_bfloat16", "float64", "mixed_bfloat16", before]
+    assert keras.config.dtype_policy().name == before
+
+
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="the fused operation is TensorFlow's")
+@pytest.mark.parametrize(
+    ("channels", "gpu", "used"), [(8, False, "float32"), (16, False, "bfloat16"), (8, True, "bfloat16")]
+)
+@pytest.mark.parametrize("shape", [(3, 10, 4), (3, 10)])
+def test_few_channels_are_normalised_in_float32_and_the_result_is_the_same(monkeypatch, shape, channels, gpu, used):
+    import tensorflow as tf
+
+    fused, seen = tf.raw_ops.FusedBatchNormV3, []
+
+    def watched(x, **options):
+        seen.append(x.dtype.name)
+        return fused(x=x, **options)
+
+    x = np.random.default_rng(0).standard_normal((*shape, channels)) * np.geomspace(0.1, 10, channels) + 1
+    x = tf.cast(tf.constant(x, "bfloat16"), "float32").numpy()  # numbers that bfloat16 has
+    monkeypatch.setattr(core, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(tf.raw_ops, "FusedBatchNormV3", watched)
+    half = BatchNorm(dtype="mixed_bfloat16")
+    for training in (True, False):
+        found = half(tf.cast(x, "bfloat16"), training=training)
+        assert found.dtype == tf.bfloat16
+        axes = tuple(range(len(shape)))
+        statistics = (x.mean(axis=axes), x.var(axis=axes)) if training else (half.moving_mean, half.moving_variance)
+        mean, variance = (np.asarray(each, "float64") for each in statistics)
+        expected = (x - mean) / np.sqrt(variance + 1e-5)
+        np.testing.assert_allclose(tf.cast(found, "float32"), expected, rtol=2**-8, atol=2**-7)
+    assert seen == [used, used]
+    np.testing.assert_allclose(half.moving_mean, 0.1 * x.mean(axis=axes), rtol=1e-3, atol=1e-4)
+    np.testing.assert_allclose(half.moving_variance, 0.9 + 0.1 * x.var(axis=axes), rtol=1e-3)

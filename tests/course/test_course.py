@@ -20,9 +20,9 @@ from sepcl_keras.core.folders import CHECKPOINT
 from sepcl_keras.course import course as course_module
 from sepcl_keras.course import data as data_module
 from sepcl_keras.course.course import Course
-from sepcl_keras.course.slides import MAIN_ROW, RELATIONS, read_rows, training_of
+from sepcl_keras.course.slides import read_rows
 from sepcl_keras.scenes import audio
-from sepcl_keras.views.augmentation import CONSTRAINTS
+from sepcl_keras.separation.recipe import new_separator
 from sepcl_keras.views.log_mel import LogMel
 
 ESC10 = ROOT.parent / "shared" / "esc10"
@@ -187,57 +187,94 @@ def test_wrong_parameters_are_refused_in_one_sentence(arguments, message, tmp_pa
         Course(*arguments, tmp_path)
 
 
-def test_the_claims_are_what_the_slides_tables_say():
-    rows = read_rows()
-    for relation in RELATIONS:
-        gaps = relation.slides(rows)
-        assert min(gaps.values()) > -relation.margin and list(relation.titles()) == list(gaps)
-    assert RELATIONS[0].slides(rows) == {(("mix-mix without SpecAugment",), ("mix-mix",)): pytest.approx(0.265 - 0.248)}
-    (best,) = RELATIONS[7].slides(rows).values()
-    assert best == pytest.approx(0.310 - 0.301)
-    assert list(RELATIONS[5].titles().values()) == ["S2∨N − S2", "S2∨N − N"]
-    assert list(RELATIONS[7].titles().values()) == ["best of S2∨F joint … S2∨F∨N joint − best of S2 joint … N joint"]
+def test_a_row_learns_from_its_own_views(course, monkeypatch):
+    for name in ("views", "source_views", "random_views", "shuffled_views"):
+        monkeypatch.setattr(Course, name, lambda self, name=name: name)
+    found = {name: course.views_of(row) for name, row in read_rows().items()}
+    others = {
+        "true sources": "source_views", "N random": "random_views", "S2 with shuffled places": "shuffled_views",
+    }  # fmt: skip
+    assert found == dict.fromkeys(found, "views") | others
 
 
-def test_rows_are_the_slides_tables():
-    rows = read_rows()
-    table_4 = [row for row in rows.values() if row.table == 4]
-    assert len(table_4) == 15 and sum(row.table is not None for row in rows.values()) == 26
-    assert max(table_4, key=lambda row: row.slides or 0).row == MAIN_ROW
-    assert sum(row.tutorial for row in rows.values()) >= 4
-    for row in table_4:  # a row's name says what is in it
-        processors, _, objective = row.row.partition(" ")
-        assert row.processors == tuple(processors.split("∨")) and row.augmentation == "SpecAugment"
-        assert (row.similarity, row.coincidence) == {"": (1, 0), "joint": (1, 1), "coincidence": (0, 1)}[objective]
-    triplets = [row for row in rows.values() if row.constraints]
-    assert {row.constraints for row in triplets[:4]} == {(name,) for name in CONSTRAINTS}
-    assert triplets[4].constraints == tuple(CONSTRAINTS) and triplets[4].slides == 0.244 and len(triplets) == 5
-    assert rows["S2∨F∨N joint d=1024"].d == 1024 and rows["mix-mix with mix-back"].augmentation == "mix-back"
+@pytest.fixture
+def short(monkeypatch):
+    """Course whose trainings take a few steps."""
+    profile = data_module.get_profile("smoke")
+    steps = dict(snapshot_steps=dict(N=0, F=1, S1=2, S2=4), ablation_steps=2, separator_start="mdct")
+    few = dataclasses.replace(profile, scenes=dict(train=24, validation=10, test=12), **steps)
+    monkeypatch.setattr(data_module, "get_profile", lambda name: few)
 
 
-def test_a_longer_row_is_another_in_nothing_but_its_steps():
-    rows = read_rows()
-    longer = [row for row in rows.values() if row.longer > 1]
-    assert longer and all(row.table is None and row.slides is None for row in longer)
-    for row in longer:
-        of = rows[row.row.removesuffix(f" ×{row.longer}")]
-        assert training_of(row.row) == training_of(of.row) | {"longer": row.longer}
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a whole course takes minutes on another backend")
+def test_views_by_a_random_basis_and_of_shuffled_scenes_are_the_same_separators_on_other_inputs(short, tmp_path):
+    course = Course("smoke", "made", 0, tmp_path)
+    views, shuffled, by_random = course.views(), course.shuffled_views(), course.random_views()
+    assert views.processors == shuffled.processors == ("N", "F", "S1", "S2") and by_random.processors == ("random",)
+    np.testing.assert_array_equal(by_random.log_mel[:, 0], views.log_mel[:, 0])  # the same mixtures
+    assert not np.array_equal(shuffled.log_mel[:, 0], views.log_mel[:, 0]) and len(shuffled) == len(views) == 24
+    column = 1 + views.num_sources * 3
+    separator, place = course.snapshots()[0]["S2"], 5
+    for of, scenes in ((views, course.scenes["train"]), (shuffled, course.shuffled)):
+        channels = to_numpy(separator(scenes[place].mixture[None]))[0]
+        np.testing.assert_allclose(of.log_mel[place, column], to_numpy(LogMel()(channels[:1]))[0], atol=0.02)
+    # N's basis is the MDCT of this profile; the other one is drawn, from the same seed each time.
+    drawn, again, other = (new_separator(course.profile, seed, "random").get_weights() for seed in (0, 0, 1))
+    differing = [not np.array_equal(*pair) for pair in zip(drawn, new_separator(course.profile, 0).get_weights())]
+    assert 1 <= sum(differing) <= 2, "the basis, and that of the way back"
+    assert all(np.array_equal(*pair) for pair in zip(drawn, again))
+    assert not all(np.array_equal(*pair) for pair in zip(drawn, other))
 
 
-def test_a_longer_row_trains_that_many_times_the_steps(course, monkeypatch):
-    def pretrain(dataset, steps, **_):
-        raise Stopped(steps)
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a whole course takes minutes on another backend")
+def test_a_policy_is_that_of_the_encoders_that_are_trained_and_of_nothing_else(short, tmp_path):
+    course, plain = Course("smoke", "made", 0, tmp_path), Course("smoke", "made", 0, tmp_path)
+    course.policy = "mixed_bfloat16"
+    before, (separators, _) = keras.config.dtype_policy().name, course.snapshots()
+    encoder, _ = course.encoder("S2∨N joint", seed=1, show=False)
+    supervised, _ = course.supervised_encoder(1)
+    for network in (encoder, supervised):
+        assert network.dtype_policy.name == "mixed_bfloat16"
+        assert {layer.dtype_policy.name for layer in network._flatten_layers()} == {"mixed_bfloat16"}
+        assert {str(variable.dtype) for variable in network.variables} == {"float32"}
+        h = course.embeddings(network)["test"]
+        assert h.dtype == np.float32 and np.isfinite(h).all()
+    for separator in separators.values():
+        assert {layer.dtype_policy.name for layer in separator._flatten_layers()} == {"float32"}
+    assert keras.config.dtype_policy().name == before == course.untrained_encoder().dtype_policy.name
+    other, _ = plain.encoder("S2∨N joint", seed=1, show=False)  # made anew, and not taken for the same
+    assert other.dtype_policy.name == "float32"
 
-    monkeypatch.setattr(course_module, "pretrain", pretrain)
-    monkeypatch.setattr(Course, "views", lambda self: None)
-    for name, times in (("mix-mix", 1), ("mix-mix ×4", 4)):
-        with pytest.raises(Stopped) as stopped:
-            course.encoder(read_rows()[name], seed=1)
-        assert stopped.value.args == (course.profile.ablation_steps * times,)
+
+def test_another_draw_has_other_scenes_and_the_course_keeps_its_own(tmp_path):
+    plain, first, other = (
+        Course("smoke", "made", 1, tmp_path),
+        *(Course("smoke", "made", 1, tmp_path, n) for n in (0, 1)),
+    )
+    assert first.scenes["train"].definition == plain.scenes["train"].definition
+    for split in ("train", "test"):
+        assert other.scenes[split].definition != plain.scenes[split].definition
+        assert other.scenes[split][0].mixture.tobytes() != plain.scenes[split][0].mixture.tobytes()
+    assert other._data_definition() != plain._data_definition()
+    assert other.shuffled.bank is other.bank and len(other.shuffled) == len(other.scenes["train"])
+
+
+def test_few_recordings_get_few_test_scenes(tmp_path, monkeypatch):
+    events = dict(train=4, validation=2, test=1)
+    profile = dataclasses.replace(
+        data_module.get_profile("smoke"), events_per_class=events, scenes=dict(train=250, validation=32, test=250)
+    )
+    monkeypatch.setattr(data_module, "get_profile", lambda name: profile)
+    course = Course("smoke", "made", 0, tmp_path)
+    assert {split: len(scenes) for split, scenes in course.scenes.items()} == dict(train=250, validation=32, test=216)
+    events["test"] = 2  # twelve scenes for each of eighteen: room for all
+    assert len(Course("smoke", "made", 0, tmp_path).scenes["test"]) == 250
 
 
 def test_a_supervised_encoder_of_another_seed_is_of_the_ablations_size(course, monkeypatch):
-    def train(log_mel, labels, profile, seed, folder):
+    def train(given, profile, seed, folder):
+        assert list(given) == ["train", "validation"]
+        np.testing.assert_array_equal(given["validation"][1], course.labels["validation"])
         raise Stopped(profile.width, profile.supervised_steps, seed)
 
     sizes = dict(width=6, ablation_width=2, supervised_steps=5, ablation_steps=3)

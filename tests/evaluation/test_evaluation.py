@@ -15,7 +15,7 @@ from sepcl_keras.evaluation import classifiers
 from sepcl_keras.evaluation.classifiers import PATIENCE, label_curve, linear_probe, shallow_classifier
 from sepcl_keras.evaluation.controls import CONTROLS, log_mel_statistics, random_projection
 from sepcl_keras.evaluation.metrics import average_precisions, d_prime, mean_average_precision
-from sepcl_keras.evaluation.retrieval import query_by_example, query_by_example_map
+from sepcl_keras.evaluation.retrieval import query_by_example, query_by_example_draws, query_by_example_map
 
 
 def column(*values):
@@ -216,6 +216,78 @@ def test_query_by_example_draws_by_seed_and_skips_poor_classes():
     assert alone["per_class"][0] == found["per_class"][0]
 
 
+def weighted_brute_force(positives, negatives, of_positives, of_negatives):
+    """Goes through thresholds from the nearest pair to the farthest; a pair counts as the product of its clips."""
+
+    def cosine(a, b):
+        return round(float(np.dot(a, b) / np.sqrt(np.dot(a, a) * np.dot(b, b))), 9)
+
+    clips = list(zip(positives, of_positives, strict=True))
+    pairs = [(cosine(a, b), v * w, True) for (a, v), (b, w) in itertools.combinations(clips, 2)]
+    others = zip(negatives, of_negatives, strict=True)
+    pairs += [(cosine(a, b), v * w, False) for (a, v), (b, w) in itertools.product(clips, others)]
+    total, recall, area = sum(weight for _, weight, relevant in pairs if relevant), 0.0, 0.0
+    for threshold in sorted({found for found, _, _ in pairs}, reverse=True):
+        gained = sum(weight for found, weight, relevant in pairs if relevant and found >= threshold)
+        passed = sum(weight for found, weight, relevant in pairs if not relevant and found >= threshold)
+        area += (gained / total - recall) * gained / (gained + passed)
+        recall = gained / total
+    return area
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_weighted_queries_equal_brute_force_with_ties(seed):
+    rng = np.random.default_rng(seed)
+    positives, negatives = rng.integers(1, 4, (7, 3)), rng.integers(1, 4, (9, 3))
+    whole = rng.integers(1, 5, (2, 7)), rng.integers(1, 5, (2, 9))
+    parts = rng.standard_exponential((2, 7)), rng.standard_exponential((2, 9))
+    weights = [np.concatenate(both) for both in zip(whole, parts, strict=True)]
+    found = query_by_example_draws(positives, negatives, *weights)
+    expected = [weighted_brute_force(positives, negatives, *each) for each in zip(*weights, strict=True)]
+    np.testing.assert_allclose(found, expected, atol=1e-9)
+    even = query_by_example_draws(positives, negatives, np.full((2, 7), [[1], [0.3]]), np.full((2, 9), [[1], [2.5]]))
+    assert even[0] == pytest.approx(query_by_example(positives, negatives), abs=1e-12)
+    assert even[1] != pytest.approx(even[0], abs=1e-3)  # as many negatives more as they weigh more
+
+
+def test_a_weight_of_a_negative_is_so_many_of_it():
+    rng = np.random.default_rng(0)
+    positives, negatives, weights = rng.standard_normal((6, 4)), rng.standard_normal((5, 4)), np.array([1, 3, 2, 5, 4])
+    (found,) = query_by_example_draws(positives, negatives, np.ones((1, 6)), weights[None])
+    assert found == pytest.approx(query_by_example(positives, np.repeat(negatives, weights, axis=0)), abs=1e-12)
+
+
+def test_draws_of_query_by_example_spread_as_new_clips_would():
+    """Embeddings of two classes, one in twice as many clips; the interval would else be too narrow or too wide."""
+    rng, directions = np.random.default_rng(0), np.random.default_rng(1).standard_normal((2, 6))
+
+    def clips():
+        labels = rng.random((50, 2)) < (0.25, 0.5)
+        return 0.8 * labels @ directions + rng.standard_normal((50, 6)), labels
+
+    new = [query_by_example_map(*clips())["map"] for _ in range(150)]
+    drawn = [query_by_example_map(*clips(), seed=seed, resamples=60) for seed in range(15)]
+    assert all(found["draws"].shape == (60,) for found in drawn)
+    spread = np.sqrt(np.mean([found["draws"].var(ddof=1) for found in drawn]))
+    assert 0.75 < spread / np.std(new, ddof=1) < 1.33
+    shifts = [found["draws"].mean() - found["map"] for found in drawn]
+    assert abs(np.mean(shifts)) < 0.5 * spread
+    embeddings, labels = clips()
+    found, again, none = (query_by_example_map(embeddings, labels, seed=4, resamples=n) for n in (5, 5, 0))
+    np.testing.assert_array_equal(found["draws"], again["draws"])
+    assert found["map"] == none["map"] and none["draws"].shape == (0,)
+    assert len(set(found["draws"])) == 5
+
+
+def test_all_classes_of_a_draw_share_their_clips_weights():
+    """A class and the same one again: their mean spreads as each of them alone, draw by draw."""
+    rng = np.random.default_rng(0)
+    embeddings, label = rng.standard_normal((30, 4)), rng.random((30, 1)) < 0.4
+    one = query_by_example_map(embeddings, label, resamples=20)["draws"]
+    two = query_by_example_map(embeddings, np.repeat(label, 2, axis=1), resamples=20)["draws"]
+    np.testing.assert_allclose(two, one, atol=1e-12)
+
+
 def test_bad_queries_are_named():
     with pytest.raises(BadInput, match=r"positives \(1, 2\)"):
         query_by_example(np.ones((1, 2)), np.ones((3, 2)))
@@ -308,6 +380,106 @@ def test_the_best_epoch_is_kept(xor, monkeypatch):
     scores = shallow_classifier(*train, *validation, validation[0], seed=0, hidden=16)
     assert len(seen) == 1 + PATIENCE
     np.testing.assert_allclose(scores, seen[0], atol=1e-6)
+
+
+def forward(weights, network, windows):
+    """Logits (windows, classes) of one of several networks, by hand; `windows` as the first layer of them sees them."""
+    first, bias, second, last = (np.asarray(each[network], "float64") for each in weights)
+    return np.maximum(windows @ first + bias, 0) @ second + last
+
+
+def by_hand(windows, statistics):
+    mean, variance = (np.asarray(each, "float64") for each in statistics)
+    return (windows.astype("float64") - mean) / np.sqrt(variance)
+
+
+def test_several_networks_score_their_mean_and_each_has_weights_of_its_own(xor, monkeypatch):
+    monkeypatch.setattr(classifiers, "MOST_EPOCHS", 3)
+    clip_scores, models = classifiers._clip_scores, []
+
+    def kept(model, clips):
+        models.append(model)
+        return clip_scores(model, clips)
+
+    monkeypatch.setattr(classifiers, "_clip_scores", kept)
+    (train, labels), validation, (test, _) = ((clips[:80], labels[:80]) for clips, labels in xor)
+    scores = shallow_classifier(train, labels, *validation, test, seed=0, hidden=16, initialisations=4)
+    weights = [keras.ops.convert_to_numpy(v.value) for v in models[-1].trainable_variables]
+    assert [each.shape for each in weights] == [(4, 2, 16), (4, 16), (4, 16, 2), (4, 2)]
+    flat = train.reshape(-1, 2)
+    windows = by_hand(test.reshape(-1, 2), (flat.mean(axis=0), flat.var(axis=0)))
+    each = [1 / (1 + np.exp(-forward(weights, network, windows))) for network in range(4)]
+    each = [clips.reshape(80, 3, 2).mean(axis=1) for clips in each]
+    np.testing.assert_allclose(scores, np.mean(each, axis=0), atol=1e-5)
+    for one, other in itertools.combinations(range(4), 2):
+        assert np.abs(weights[0][one] - weights[0][other]).mean() > 0.1
+        assert np.abs(weights[2][one] - weights[2][other]).mean() > 0.1
+        assert np.abs(each[one] - each[other]).max() > 1e-3
+    assert np.abs(scores - each[0]).max() > 1e-3
+
+
+def test_each_of_several_networks_starts_by_glorot_and_learns_as_if_alone(xor, monkeypatch):
+    """Adam in NumPy, for one network after the other, on the batches that all of them saw."""
+    monkeypatch.setattr(classifiers, "MOST_EPOCHS", 3)
+    monkeypatch.setattr(classifiers, "mean_average_precision", lambda labels, scores: len(batches))  # the last is kept
+    train_on_batch, batches, kept = keras.Sequential.train_on_batch, [], []
+
+    def watched(model, x, y):
+        if not batches:
+            kept.append([keras.ops.convert_to_numpy(v.value) for v in model.trainable_variables])
+            kept.append(model)
+        batches.append((x, y))
+        return train_on_batch(model, x, y)
+
+    monkeypatch.setattr(keras.Sequential, "train_on_batch", watched)
+    (train, labels), validation, _ = xor
+    shallow_classifier(train, labels, *validation, validation[0], seed=0, hidden=40, initialisations=2)
+    start, model = kept
+    found = [keras.ops.convert_to_numpy(v.value) for v in model.trainable_variables]
+    for kernel, size in ((start[0], 2 + 40), (start[2], 40 + 2)):
+        limit = np.sqrt(6 / size)
+        assert np.abs(kernel).max() < limit and np.abs(kernel).mean() == pytest.approx(limit / 2, rel=0.2)
+    assert len(batches) == 9 and not any(each.any() for each in (start[1], start[3]))
+    flat = train.reshape(-1, 2)
+    for network in range(2):
+        weights = [each[network].astype("float64") for each in start]
+        first, second = ([np.zeros_like(each) for each in weights] for _ in range(2))
+        for step, (x, y) in enumerate(batches, start=1):
+            x = by_hand(x, (flat.mean(axis=0), flat.var(axis=0)))
+            hidden = np.maximum(x @ weights[0] + weights[1], 0)
+            error = (1 / (1 + np.exp(-(hidden @ weights[2] + weights[3]))) - y) / y.size
+            back = error @ weights[2].T * (hidden > 0)
+            for i, slope in enumerate((x.T @ back, back.sum(axis=0), hidden.T @ error, error.sum(axis=0))):
+                first[i] += 0.1 * (slope - first[i])
+                second[i] += 0.001 * (slope**2 - second[i])
+                unbiased = first[i] / (1 - 0.9**step), second[i] / (1 - 0.999**step)
+                weights[i] -= 1e-3 * unbiased[0] / (np.sqrt(unbiased[1]) + 1e-7)
+        for ours, expected in zip(found, weights, strict=True):
+            np.testing.assert_allclose(ours[network], expected, atol=2e-4)  # a step is 1e-3, of nine
+
+
+def test_the_loss_of_several_networks_is_the_sum_of_theirs(value_and_gradients):
+    rng = np.random.default_rng(0)
+    targets = (rng.random((5, 3)) < 0.4).astype("float32")
+    logits = (3 * rng.standard_normal((5, 2, 3))).astype("float32")
+    chances = 1 / (1 + np.exp(-logits.astype("float64")))
+    each = [-np.mean(np.where(targets, np.log(p), np.log(1 - p))) for p in chances.transpose(1, 0, 2)]
+
+    def loss(x):
+        return classifiers._cross_entropy(targets, x)
+
+    value, (slope,) = value_and_gradients(loss, logits)
+    assert value == pytest.approx(sum(each), rel=1e-5)
+    np.testing.assert_allclose(slope, (chances - targets[:, None]) / 15, atol=1e-6)
+    extreme, (slope,) = value_and_gradients(loss, np.full((5, 2, 3), 1e4, "float32"))
+    assert extreme == pytest.approx(2e4 * np.mean(1 - targets), rel=1e-5) and np.isfinite(slope).all()
+
+
+@pytest.mark.parametrize("number", [0, 1.5, True, "4"])
+def test_initialisations_are_a_whole_number(xor, number):
+    train, validation, test = xor
+    with pytest.raises(BadInput, match="initialisations=.*: expected a whole number of at least 1"):
+        shallow_classifier(*train, *validation, test[0], seed=0, initialisations=number)
 
 
 def test_probes_ignore_units_and_dead_features():

@@ -26,7 +26,7 @@ for path in sys.argv[1:]:
 """
 API = """
 import sepcl_keras as sk
-from sepcl_keras.course.outcomes import by_name, committed, report
+from sepcl_keras.course.outcomes import committed, report
 
 course = sk.Course("smoke")
 encoder, _ = course.encoder()
@@ -34,7 +34,7 @@ h = course.embeddings(encoder)["test"]
 assert h.shape[0] == len(course.scenes["test"]) and h.shape[2] == encoder.embedding_dim
 found = committed()
 assert {"made", "esc10"} <= set(found)
-print(report(found["made"]))
+print(report(found))
 """
 
 
@@ -89,7 +89,7 @@ def test_the_wheel_holds_the_library_its_tables_and_results_and_nothing_else(ins
         "scenes/tables/made.csv",
         "scenes/tables/esc10.csv",
         "course/tables/rows.csv",
-        "course/results/made.jsonl",
+        "course/results/made/01.jsonl",
         *(f"course/shipped/{path.name}" for path in (ROOT / "sepcl_keras" / "course" / "shipped").iterdir()),
     ):
         assert f"sepcl_keras/{name}" in names

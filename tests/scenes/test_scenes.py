@@ -18,7 +18,9 @@ from sepcl_keras.core.checks import BadInput
 from sepcl_keras.course.profiles import get_profile
 from sepcl_keras.scenes import audio, banks, made_sounds, mixing
 from sepcl_keras.scenes.banks import SPLITS, TABLES, Bank, Esc50Bank, Event, MadeBank, _read_places, open_bank
+from sepcl_keras.scenes.layouts import Clip
 from sepcl_keras.scenes.mixing import Scenes
+from sepcl_keras.scenes.splits import split_clips
 
 ESC10 = ROOT.parent / "shared" / "esc10"
 PITCHES = {"dog": 300, "rain": 600, "rooster": 900, "clock_tick": 1_200, "sneezing": 1_500}
@@ -242,6 +244,97 @@ def test_a_larger_made_bank_begins_with_the_smaller(made):
     event = made.events("train")[-1]
     assert event in larger.events("train")
     np.testing.assert_array_equal(made.load(event), larger.load(event))
+
+
+def test_another_draw_makes_other_sounds_of_the_same_classes_and_the_first_stays_as_it_was(made):
+    numbers = {"train": 3, "validation": 2, "test": 2}
+    first, one, two = (MadeBank(numbers, draw=draw) for draw in (0, 1, 2))
+    assert first.definition == made.definition and "draw" not in made.definition
+    assert len({json.dumps(bank.definition, sort_keys=True) for bank in (first, one, two)}) == 3
+    label, number = "rain", len(made.events("test"))
+    np.testing.assert_array_equal(first.load(first.events("test")[-1]), made.load(made.events("test")[-1]))
+    for split in SPLITS:
+        events = [[event for event in bank.events(split) if event.label == label] for bank in (first, one, two)]
+        assert [event.key for event in events[0]] == [(SPLITS.index(split), i) for i in range(numbers[split])]
+        sounds = [bank.load(event) for bank, of in zip((first, one, two), events, strict=True) for event in of]
+        assert len({sound.tobytes() for sound in sounds}) == 3 * numbers[split]
+        assert all(len(bank.events(split)) == len(made.events(split)) for bank in (one, two))
+    assert number == 2 * len(made_sounds.CLASSES)
+
+
+def test_another_draw_plans_other_scenes_and_the_first_stays_as_it_was(made):
+    numbers = {"train": 3, "validation": 2, "test": 2}
+    banks_ = [MadeBank(numbers, draw=draw) for draw in (0, 1, 2)]
+    scenes = [Scenes(bank, "train", 300) for bank in banks_]
+    same = Scenes(made, "train", 300)
+    assert [plan.events for plan in scenes[0].plans] == [plan.events for plan in same.plans]
+    # Scene i of the course was always of these two numbers.
+    rng = np.random.default_rng([SPLITS.index("train"), 7])
+    assert list(made.places)[rng.integers(len(made.places))] == scenes[0].plans[7].place
+    for one, other in combinations(scenes, 2):
+        alike = [a.place == b.place and np.array_equal(a.draws, b.draws) for a, b in zip(one.plans, other.plans)]
+        assert not any(alike)
+        labels = (one.labels == other.labels).all(axis=1)
+        assert labels.mean() < 0.2  # of one event in a fifth of the scenes, which may be the same by chance
+
+
+@pytest.mark.parametrize("draw", (-1, 0.5, True, "1"))
+def test_a_draw_is_a_whole_number(draw):
+    with pytest.raises(BadInput, match="draw=.*: expected a whole number"):
+        MadeBank({"train": 1, "validation": 1, "test": 1}, draw=draw)
+
+
+@pytest.mark.parametrize("number", (3, 4, 5))
+def test_draws_test_on_each_fold_with_each_other_for_validation_once(number):
+    """The folds' numbers need not follow each other."""
+    numbers = [2, 3, 5, 8, 13][:number]
+    clips = [Clip(f"{fold}-{i}", None, ("dog",), fold, f"{fold}-{i}") for fold in numbers for i in range(fold)]
+    found = []
+    for draw in range(number * (number - 1)):
+        kept, _, _ = split_clips(banks._turned(clips, draw), "folds")
+        assert sorted(clip.id for clip in kept) == sorted(clip.id for clip in clips)
+        folds = {split: {clip.id.split("-")[0] for clip in kept if clip.split == split} for split in SPLITS}
+        assert (len(folds["test"]), len(folds["validation"]), len(folds["train"])) == (1, 1, number - 2)
+        found.append((*folds["test"], *folds["validation"]))
+    assert found[0] == (str(numbers[-1]), str(numbers[-2]))
+    assert len(set(found)) == len(found) == number * (number - 1)
+    tested = [test for test, _ in found[:number]]
+    assert sorted(tested) == sorted(map(str, numbers))  # the first few draws test on all of them
+
+
+def test_another_draw_of_a_folder_tests_on_another_fold_and_loses_no_clip(pristine):
+    first, later = Esc50Bank(pristine, draw=0), [Esc50Bank(pristine, draw=draw) for draw in (1, 2, 3)]
+    assert first.definition == Esc50Bank(pristine).definition and "draw" not in first.definition
+    keys = sorted(event.key for split in SPLITS for event in first.events(split))
+    tested = {"4"}
+    for bank in later:
+        assert sorted(event.key for split in SPLITS for event in bank.events(split)) == keys
+        folds = {split: {event.key[0] for event in bank.events(split)} for split in SPLITS}
+        assert [len(folds[split]) for split in SPLITS] == [2, 1, 1]
+        tested |= folds["test"]
+        assert bank.definition != first.definition and bank.places == first.places
+    assert tested == {"1", "2", "3", "4"}
+    assert open_bank(str(pristine), get_profile("smoke"), 2).definition == later[1].definition
+
+
+def test_in_shuffled_scenes_any_classes_meet_and_the_events_are_the_same(made):
+    plain, shuffled = (Scenes(made, "train", 3000, shuffled=how) for how in (False, True))
+
+    def met(scenes):
+        return scenes.labels.T @ scenes.labels > 0
+
+    allowed = np.zeros((len(made.classes),) * 2, bool)
+    for pair in map(sorted, together("made.csv")):
+        one, other = map(made.classes.index, pair)
+        allowed[one, other] = allowed[other, one] = True
+    np.fill_diagonal(allowed, True)
+    assert not (met(plain) & ~allowed).any() and (~allowed).any() and met(shuffled).all()
+    for scenes in (plain, shuffled):
+        assert {event for plan in scenes.plans for event in plan.events} == set(made.events("train"))
+    shares = [np.bincount(scenes.number_of_events, minlength=4)[1:] / 3000 for scenes in (plain, shuffled)]
+    np.testing.assert_allclose(shares[1], (0.2, 0.45, 0.35), atol=0.04)
+    np.testing.assert_allclose(shuffled.labels.mean(axis=0), shuffled.labels.mean(), atol=0.03)  # as often each
+    assert plain.definition | {"shuffled": True} == shuffled.definition and "shuffled" not in plain.definition
 
 
 def test_every_made_class_has_a_home(made):

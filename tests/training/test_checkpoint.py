@@ -114,14 +114,15 @@ def test_a_supervised_training_goes_on_with_its_spec_augment(tmp_path, capsys, m
     profile = dataclasses.replace(PROFILES["smoke"], batch_size=4, width=1, supervised_steps=40, learning_rate=1e-3)
 
     def supervised(folder):
-        encoder, history = train_supervised(log_mel, labels, profile, 0, folder)
+        given = dict.fromkeys(("train", "validation"), (log_mel, labels))
+        encoder, history = train_supervised(given, profile, 0, folder)
         del history["clips_per_second"]
         return [ops.convert_to_numpy(weight) for weight in encoder.weights], history
 
     expected, history = supervised(tmp_path / "whole")
     fit = recipe.fit
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(recipe, "fit", lambda *a, **k: fit(*a, **k, callbacks=[Stop(30, interrupt)]))
+        patch.setattr(recipe, "fit", lambda *a, **k: fit(*a[:-1], [*a[-1], Stop(30, interrupt)], **k))
         supervised(tmp_path / "stopped")
     again, continued = supervised(tmp_path / "stopped")
     assert "resumed at step 20 of 40\n" in capsys.readouterr().out and continued == history
@@ -217,6 +218,7 @@ def test_a_network_that_finds_no_room_is_one_sentence_and_leaves_the_one_before(
     room_for(len(before) // 2)
     with pytest.raises(BadInput, match="encoder.keras: cannot be written .*; expected a folder with room"):
         save_model(encoder, path)
+    room_for(None)
     assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["encoder.keras"]
 
 

@@ -300,5 +300,5 @@ def test_the_supervised_control_learns_its_labels():
     log_mel = np.random.default_rng(0).standard_normal((16, 120, 64)).astype("float16")
     log_mel[::2, :, :20] += 3
     profile = dataclasses.replace(PROFILES["smoke"], batch_size=8, supervised_steps=30, learning_rate=3e-3)
-    _, history = train_supervised(log_mel, labels, profile, 0)
+    _, history = train_supervised(dict.fromkeys(("train", "validation"), (log_mel, labels)), profile, 0)
     assert history["loss"][-1] < 0.6 * np.log(2)

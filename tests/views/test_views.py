@@ -165,6 +165,78 @@ def test_draws_are_those_of_streams_of_their_own(views):
     np.testing.assert_array_equal(starts, rng.integers(0, LogMel().frames(SAMPLES) - 95, (2, 4)))
 
 
+def composed(plain, patch, clip, log_mel):
+    """Looks through all clips but this one, and all moments, for those that make `patch` of `plain` (96, mels) as the
+    larger of both in one stretch of frames; returns (clip, first frame of it, first frame and end of the stretch)."""
+    changed = [frame for frame in range(96) if (patch[frame] != plain[frame]).any()]
+    if not changed:
+        return None
+    begin, end, found = changed[0], changed[-1] + 1, []
+    for other in set(range(len(log_mel))) - {clip}:
+        for first in range(log_mel.shape[2] - 95):
+            heard = log_mel[other, 0, first : first + 96].astype("float32")
+            larger = np.where(heard > plain, heard, plain)
+            if np.array_equal(patch[begin:end], larger[begin:end]):
+                found.append((other, first, begin, end))
+    assert len(found) == 1, "no clip, or more than one, sounds in this patch"
+    return found[0]
+
+
+def test_a_composition_is_the_clip_with_another_one_for_some_of_the_time(views):
+    """Beside the pairs of mixtures alone, whose draws are the same."""
+    plain, pairs = (ViewPairs(views, pairing, batch_size=6, steps=4, seed=5) for pairing in ("mix-mix", "composition"))
+    found = []
+    for step in range(14):
+        ((first, own),), ((same, patches),) = plain[step], pairs[step]
+        np.testing.assert_array_equal(same, first)
+        assert patches.dtype == np.float32 and (patches >= own).all()
+        clips, columns, _ = pairs.draw(step)
+        assert not columns.any()
+        found += [composed(*each, views.log_mel) for each in zip(own, patches, clips, strict=True)]
+    found = [each for each in found if each is not None]
+    others, firsts, begins, ends = np.transpose(found)
+    assert len(found) > 75 and set(others) == set(range(CLIPS)) and len(set(firsts)) > 15
+    widths = ends - begins
+    assert widths.min() < 10 and widths.max() > 86 and abs(widths.mean() - 48) < 12  # uniform: ± 3 for so many
+    assert (begins == 0).any() and (ends == 96).any() and len(set(begins)) > 20
+
+
+def test_compositions_are_a_function_of_seed_epoch_and_step_alone(views):
+    one, two, other = (ViewPairs(views, "composition", batch_size=12, steps=2, seed=seed) for seed in (3, 3, 4))
+    first, _ = one[0][0][1], one[1]
+    np.testing.assert_array_equal(two[0][0][1], first)
+    one.on_epoch_end()
+    np.testing.assert_array_equal(one[0][0][1], two[2][0][1])  # step 2 counted from the beginning
+    assert not np.array_equal(one[0][0][1], first) and not np.array_equal(other[0][0][1], first)
+
+
+def test_a_composition_leaves_alone_what_a_damaged_clip_would_have_sounded_in(views, monkeypatch):
+    plain, pairs = (ViewPairs(views, pairing, batch_size=12, seed=2) for pairing in ("mix-mix", "composition"))
+    ((_, own),), ((_, expected),) = plain._read(0), pairs._read(0)
+    clips, read, calls = pairs.draw(0)[0], views.patches, []
+    partners = [composed(*each, views.log_mel) for each in zip(own, expected, clips, strict=True)]
+    bad = next(each[0] for each in partners if each)
+    affected = np.array([each is not None and each[0] == bad for each in partners])
+
+    def damaged(clips, columns, starts):
+        patches, whole = read(clips, columns, starts)
+        calls.append(clips)
+        if len(calls) == 3:  # after both views of the batch
+            patches[clips == bad], whole[clips == bad] = 0, False
+        return patches, whole
+
+    monkeypatch.setattr(views, "patches", damaged)
+    ((_, patches),) = pairs._read(0)
+    assert affected.any() and not affected.all()
+    np.testing.assert_array_equal(patches[affected], own[affected])
+    np.testing.assert_array_equal(patches[~affected], expected[~affected])
+
+
+def test_a_composition_takes_two_clips(tmp_path):
+    with pytest.raises(BadInput, match="composition of 1 clip: expected 2 or more"):
+        ViewPairs(Views(made_views(tmp_path, np.zeros((1, 5)))), "composition", batch_size=1)
+
+
 def made_views(folder, level, frames=100, processors=("N", "S2"), number=None):
     """Views whose levels (clips, 5) are given, of which only the size of the spectrograms is real: a file of holes."""
     level = np.asarray(level, "float32")
