@@ -80,3 +80,25 @@ def test_usearch_finds_what_comparing_all_finds(monkeypatch):
     assert np.mean(rows == expected) > 0.95 and table in module._indexes
     np.testing.assert_allclose(found[rows == expected], cosines[rows == expected], atol=1e-6)
     assert search(table, queries[0], k=5)[0].shape == (5,)
+
+
+@pytest.mark.parametrize("equal", [0.5, 0.9])
+def test_usearch_finds_past_rows_that_are_equal(monkeypatch, equal):
+    """Silent clips have equal embeddings: in a graph they would hide the others, and end it early."""
+    pytest.importorskip("usearch")
+    rng = np.random.default_rng(1)
+    h = rng.standard_normal((2_000, 16)).astype("float32")
+    silent = rng.random(2_000) < equal
+    h[silent] = h[np.flatnonzero(silent)[0]]
+    table, queries = table_of(h), np.concatenate([h[~silent][:20], h[silent][:1]])
+    nearest, cosines = search(table, queries, k=300)
+    monkeypatch.setattr(module, "MOST", 1_000)
+    for k in (5, 300):
+        rows, found = search(table, queries, k=k)
+        assert np.mean(found > cosines[:, k - 1 : k] - 1e-6) > 0.95, k
+        assert all(len(set(row)) == k for row in rows.tolist())
+        assert rows[-1].tolist() == nearest[-1, :k].tolist()  # equal ones: the earlier first
+    assert (
+        search(table, queries[0], k=2_000)[0].tolist()
+        == module._by_all(table, module.unit(queries[:1]), 2_000)[0][0].tolist()
+    )
