@@ -110,10 +110,11 @@ CLAIMS = (
 )  # fmt: skip
 # What the effect is made of, in none of the slides: differences that are shown with their intervals and not judged.
 QUESTIONS = _above(
-    ("composition", "mix-mix"), ("S2", "composition"), ("N random", "N"), ("N random", "mix-mix"),
+    ("composition", "mix-mix"), ("S2", "composition"), ("N random", "N"), ("N random", "mix-mix"), ("N", "mix-mix"),
     ("S2", "S2 with shuffled places"), ("S2 without quiet channels", "S2"),
     ("true sources", "S2 without quiet channels"),
     ("mix-mix", "mix-mix with mix-back"), ("mix-mix with mix-back", "mix-mix without SpecAugment"),
+    ("mix-mix with mix-back", MAIN_ROW),
     (f"{MAIN_ROW}, coincidence 2", MAIN_ROW), (f"{MAIN_ROW}, coincidence 4", MAIN_ROW),
     ("S2∨F∨N coincidence", "untrained encoder"), (MAIN_ROW, "mix-mix"), (MAIN_ROW, "untrained encoder"),
     ("supervised encoder", MAIN_ROW),
