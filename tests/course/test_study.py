@@ -201,10 +201,13 @@ def test_from_the_command_line_to_the_report(tmp_path, monkeypatch, capsys):
     assert "replicate 3: 0 of 4 runs to do" in capsys.readouterr().out
 
 
-def test_replicates_side_by_side_are_done_in_processes_of_their_own(tmp_path):
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_replicates_are_done_in_processes_of_their_own(tmp_path, monkeypatch, jobs):
+    monkeypatch.setattr(study, "has_gpu", lambda: False)
+    monkeypatch.setattr(study, "open_course", None)  # here, and in no other process
     arguments = [("no such profile", "made", replicate, str(tmp_path), str(tmp_path)) for replicate in (1, 2)]
     with pytest.raises(BadInput, match="PROFILE='no such profile'"):
-        list(study.side_by_side(arguments, 2))
+        list(study.side_by_side(arguments, jobs))
 
 
 def test_map_by_the_number_of_events():
