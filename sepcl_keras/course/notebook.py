@@ -200,6 +200,7 @@ def forest(
         left.axvline(line, color="0.4", linestyle="--")
     left.set_yticks(range(len(names)), names)
     left.set(xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
+    left.locator_params(axis="x", nbins=6)  # as many as have room beside long names
     if slides:
         rows = [row for row, name in enumerate(names) if slides.get(name) is not None]
         axes[0, 1].scatter([slides[names[row]] for row in rows], rows, marker="D", color="0.3")
