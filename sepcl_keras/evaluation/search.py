@@ -71,16 +71,15 @@ def _by_index(table, queries, k):
     index.expansion_search = max(64, 2 * groups)  # its 64 misses some of the nearest 100
     found = index.search(queries, groups)
     keys = np.asarray(found.keys, "int64").reshape(len(queries), -1)
-    counts = found.counts if len(queries) > 1 else [len(found)]
+    counts = np.array(found.counts if len(queries) > 1 else [len(found)])
     rows, cosines = np.empty((len(queries), k), "int64"), np.empty((len(queries), k), "float32")
-    for query, (row_keys, count) in enumerate(zip(keys, counts)):
-        if count < groups:  # the rest of the graph cannot be reached from here
-            rows[query : query + 1], cosines[query : query + 1] = _by_all(table, queries[query : query + 1], k)
-            continue
-        near = np.concatenate([rows_of[starts[key] : starts[key + 1]][:k] for key in row_keys])
+    for query in np.flatnonzero(counts == groups):
+        near = np.concatenate([rows_of[starts[key] : starts[key + 1]][:k] for key in keys[query]])
         cosine = unit(table.h[near]) @ queries[query]
         best = np.lexsort((near, -cosine))[:k]
         rows[query], cosines[query] = near[best], cosine[best]
+    if (short := counts < groups).any():  # from where these begin, the rest of the graph cannot be reached
+        rows[short], cosines[short] = _by_all(table, queries[short], k)
     return rows, cosines
 
 

@@ -102,3 +102,18 @@ def test_usearch_finds_past_rows_that_are_equal(monkeypatch, equal):
         search(table, queries[0], k=2_000)[0].tolist()
         == module._by_all(table, module.unit(queries[:1]), 2_000)[0][0].tolist()
     )
+
+
+def test_where_a_graph_ends_early_all_rows_are_compared(monkeypatch):
+    index = pytest.importorskip("usearch.index").Index
+    table, found = table_of(np.random.default_rng(2).standard_normal((300, 8))), index.search
+    expected = search(table, table.h[:4], k=9)[0]
+
+    class Short:
+        def __init__(self, whole):
+            self.keys, self.counts = np.array(whole.keys), np.array([9, 3, 9, 2])
+            self.keys[1, 3:] = self.keys[3, 2:] = 0  # as usearch fills up
+
+    monkeypatch.setattr(module, "MOST", 100)
+    monkeypatch.setattr(index, "search", lambda self, vectors, count: Short(found(self, vectors, count)))
+    assert search(table, table.h[:4], k=9)[0].tolist() == expected.tolist()
