@@ -1,7 +1,9 @@
 """The study: a run is told by what defines it and done once; verdicts on results made by hand; committed results."""
 
 import dataclasses
+import importlib.util
 import json
+import re
 
 import keras
 import numpy as np
@@ -307,14 +309,43 @@ def test_the_report_has_a_line_for_each_row_and_each_contrast():
     assert lines.count("| composition − mix-mix | – | – |") == 2
 
 
-def test_the_page_of_results_shows_what_is_committed():
-    book, found = ROOT / "notebooks" / "book", outcomes.committed()
-    page, shown = book / "results.md", outcomes.report(found)
-    assert shown in page.read_text(encoding="utf-8"), "python -m sepcl_keras.course.outcomes prints what belongs there"
-    whole = {len(outcomes.with_all(results, set().union(*results.values()))) for results in found.values()}
-    for path in (ROOT / "README.md", book / "did_not_work.md"):  # whose numbers are of as many replicates
-        told = f"{min(whole)} of {outcomes.REPLICATES} planned replicates"
-        assert told in " ".join(path.read_text(encoding="utf-8").split()), f"{path}: expected numbers of {told}"
+@pytest.fixture
+def fill():
+    """`notebooks/book/fill.py`, which is in no package."""
+    spec = importlib.util.spec_from_file_location("book_fill", ROOT / "notebooks/book/fill.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_pages_tell_the_numbers_of_the_records(fill, capsys):
+    assert fill.main(["--check"]) == 0, capsys.readouterr().out
+    assert outcomes.report(outcomes.committed()) in (ROOT / "notebooks/book/results.md").read_text(encoding="utf-8")
+
+
+def test_a_page_with_other_numbers_is_named_and_filled(fill, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(fill, "ROOT", tmp_path)
+    for page in fill.passages(outcomes.committed()):
+        (tmp_path / page).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / page).write_bytes((ROOT / page).read_bytes())
+    page = tmp_path / "README.md"
+    page.write_text(re.sub(r"chance 0\.\d+", "chance 0.99", page.read_text(encoding="utf-8")), encoding="utf-8")
+    assert fill.main(["--check"]) == 1
+    assert capsys.readouterr().out == "README.md: other numbers than the records'.\n"
+    assert fill.main([]) == 0 and fill.main(["--check"]) == 0
+    assert page.read_bytes() == (ROOT / "README.md").read_bytes()
+
+
+def test_a_passage_takes_its_numbers_wherever_lines_break(fill):
+    of_page = [("above by <ci> and\n<n> so far <words>.", ["+0.010 (−0.020 to +0.040)", "0.50", "one holds (3)"])]
+    assert fill.filled("Above? It is above by\n0.1 (0.0 to\n0.2) and 3 so far nine fail.", of_page) == (
+        "Above? It is above by\n+0.010 (−0.020 to +0.040) and 0.50 so far one holds (3)."
+    )
+    same = "above by +0.010 (−0.020\nto +0.040) and\n0.50 so far one\nholds (3)."
+    assert fill.filled(same, of_page) == same
+    for text in ("below by 0.1", f"{same} {same}"):
+        with pytest.raises(BadInput, match="found [02] times, with 3 numbers; expected once: above by"):
+            fill.filled(text, of_page)
 
 
 def test_wrong_arguments_are_one_sentence(tmp_path, capsys):
