@@ -369,7 +369,7 @@ for metric, title in outcomes.METRICS.items():
 #
 # **Ten replicates are planned.** Until they are there each word says *so far*: it is printed so that you can follow. Nothing
 # stops or is added because of it, and only the verdict at ten counts. For the smallest of ten p values to be below 0.005 a contrast's
-# mean has to lie 14 standard errors from zero with three replicates, 7.5 with four, 3.7 with ten; and few that lie close together can be luck.
+# mean has to lie 14 standard errors from zero with three replicates, 5.6 with five, 3.7 with ten; and few that lie close together can be luck.
 
 # %%
 lines, judged = [], {}
