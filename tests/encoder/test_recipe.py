@@ -89,7 +89,7 @@ class Watched(keras.callbacks.Callback):
         self.epochs[epoch] = encoder.get_weights(), self.model.layers[-1].get_weights()
 
 
-def train(monkeypatch, watched, folder=None):
+def train(monkeypatch, watched, seed, folder=None):
     fit = encoders.fit
 
     def watching(*arguments, **options):
@@ -98,7 +98,7 @@ def train(monkeypatch, watched, folder=None):
 
     with monkeypatch.context() as patch:
         patch.setattr(encoders, "fit", watching)
-        return encoders.train_supervised(given(), TRAINING, 0, folder)
+        return encoders.train_supervised(given(), TRAINING, seed, folder)
 
 
 def validation_losses(watched):
@@ -116,16 +116,21 @@ def validation_losses(watched):
 
 @pytest.fixture(scope="module")
 def whole():
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        watched = Watched()
-        encoder, history = train(monkeypatch, watched)
+    """A training of the first seed whose best epoch is neither the first nor the last, else tests would tell nothing;
+    which seed that is depends on how the processor rounds."""
+    for seed in range(8):
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            watched = Watched()
+            encoder, history = train(monkeypatch, watched, seed)
+        losses = validation_losses(watched)
+        if min(losses, key=losses.get) not in (0, 3):
+            break
     del history["clips_per_second"]
-    return encoder.get_weights(), history, watched
+    return encoder.get_weights(), history, watched, losses, seed
 
 
 def test_the_supervised_encoder_is_that_of_the_epoch_with_the_least_validation_loss(whole):
-    weights, history, watched = whole
-    losses = validation_losses(watched)
+    weights, history, watched, losses, _ = whole
     best = min(losses, key=losses.get)
     assert len(losses) == len(history["loss"]) == 4 and best not in (0, 3), "else the test tells nothing"
     for ours, expected in zip(weights, watched.epochs[best][0], strict=True):
@@ -135,22 +140,21 @@ def test_the_supervised_encoder_is_that_of_the_epoch_with_the_least_validation_l
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_a_supervised_training_that_goes_on_knows_its_best_epoch(whole, monkeypatch, tmp_path, stop):
     """Also where it was stopped between the best epoch and its checkpoint, and where nothing is left to train."""
-    weights, history, before = whole
-    losses = validation_losses(before)
+    weights, history, _, losses, seed = whole
     best = min(losses, key=losses.get)
     watched = Watched(stop)
     with pytest.raises(KeyboardInterrupt):
-        train(monkeypatch, watched, tmp_path)
+        train(monkeypatch, watched, seed, tmp_path)
     shutil.copy(tmp_path / CHECKPOINT, tmp_path / "kept")
     for _ in range(2):  # the second time all is done
-        encoder, continued = train(monkeypatch, watched, tmp_path)
+        encoder, continued = train(monkeypatch, watched, seed, tmp_path)
         del continued["clips_per_second"]
         assert continued == history
         for ours, expected in zip(encoder.get_weights(), weights, strict=True):
             np.testing.assert_array_equal(ours, expected)
     assert read_json(tmp_path / "best.json", dict) == {"validation_loss": pytest.approx(losses[best]), "epoch": best}
     shutil.move(tmp_path / "kept", tmp_path / CHECKPOINT)  # older than the best epoch, perhaps
-    for ours, expected in zip(train(monkeypatch, watched, tmp_path)[0].get_weights(), weights, strict=True):
+    for ours, expected in zip(train(monkeypatch, watched, seed, tmp_path)[0].get_weights(), weights, strict=True):
         np.testing.assert_array_equal(ours, expected)
     for ours, expected in zip(load_encoder(tmp_path / "encoder.keras").get_weights(), weights, strict=True):
         np.testing.assert_array_equal(ours, expected)
