@@ -196,6 +196,7 @@ def test_a_file_of_a_network_that_has_changed_is_refused_in_one_sentence(folder,
         shipped.unpack(path, {"encoder.keras": small(3)}, tmp_path)
 
 
+@pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a whole course takes minutes on another backend")
 def test_one_command_trains_ships_measures_and_writes_the_card(tmp_path):
     """At the smoke profile, in a process of its own that writes beside the test."""
     program = f"""
