@@ -24,16 +24,15 @@ class Bank:
     """What a page says of one bank's whole replicates."""
 
     def __init__(self, found):
-        whole = outcomes.with_all(found, set().union(*found.values()))
-        self.found = {replicate: found[replicate] for replicate in whole}
+        self.found = {replicate: found[replicate] for replicate in outcomes.whole(found)}
         self.words = {metric: {} for metric in outcomes.METRICS}
         for metric, of in self.words.items():
             for number, verdict in outcomes.verdicts(self.found, metric).items():
                 of.setdefault(verdict.word, []).append(number)
 
     def signed(self, higher, lower, metric="map"):
-        """A contrast of two rows."""
-        return outcomes.contrast(self.found, Contrast("", (higher,), (lower,)), metric).text
+        """The mean of a row above another one, and its interval."""
+        return outcomes.contrast(self.found, _above(higher, lower), metric).text
 
     def plain(self, *of):
         """The same, without signs where all of it is above zero."""
@@ -41,22 +40,12 @@ class Bank:
         return text if "−" in text else text.replace("+", "")
 
     def mean(self, name, metric):
-        """A row's mean over the replicates, to two decimals."""
-        return f"{self._mean(name, metric):.2f}"
-
-    def _mean(self, name, metric):
+        """A row's mean over the replicates."""
         return float(np.mean([results[name][metric] for results in self.found.values()]))
 
     def control(self, metric):
         """The best control without learning."""
-        return max(WITHOUT_LEARNING, key=lambda name: self._mean(name, metric))
-
-    def both(self, higher, lower):
-        return [self.signed(higher, lower, metric) for metric in outcomes.METRICS]
-
-    def claim(self, number):
-        (contrast,) = CLAIMS[number - 1].contrasts
-        return [outcomes.contrast(self.found, contrast, metric).text for metric in outcomes.METRICS]
+        return max(WITHOUT_LEARNING, key=lambda name: self.mean(name, metric))
 
     def judged(self, metric):
         """Such as: one is absent (7), nine are undecided."""
@@ -65,6 +54,10 @@ class Bank:
             some = f"{COUNTS[len(numbers)]} {_verb(word, len(numbers))}"
             parts.append(some if word == "undecided" else f"{some} ({', '.join(map(str, numbers))})")
         return ", ".join(parts)
+
+
+def _above(higher, lower):
+    return Contrast("", (higher,), (lower,))
 
 
 def _verb(word, number):
@@ -88,11 +81,12 @@ def passages(results):
         levels += [bank.mean(MAIN_ROW, "qbe"), bank.mean(bank.control("qbe"), "qbe"), bank.mean(LOG_MEL, "qbe_chance")]
     pair = "made sounds <ci>; <ci>. Recordings <ci>; <ci>"
 
-    def contrast(higher, lower):
-        return [text for bank in banks for text in bank.both(higher, lower)]
+    def everywhere(wanted):
+        return [outcomes.contrast(bank.found, wanted, metric).text for bank in banks for metric in outcomes.METRICS]
 
     def claim(number):
-        return [text for bank in banks for text in bank.claim(number)]
+        (wanted,) = CLAIMS[number - 1].contrasts
+        return everywhere(wanted)
 
     readme = [
         (f"the first <n> {planned}", [whole]),
@@ -118,11 +112,12 @@ def passages(results):
         (f"[results](results.md): <n> {planned} on made sounds and <n> on", [len(bank.found) for bank in banks]),
         ("on made sounds by mAP <words>; by QbE <words>. On recordings by mAP <words>; by QbE <words> |",
          [bank.judged(metric) for bank in banks for metric in outcomes.METRICS]),
-        (f"empty crops), minus S2 | {pair}", contrast("true sources", "S2 without quiet channels")),
+        (f"empty crops), minus S2 | {pair}", everywhere(_above("true sources", "S2 without quiet channels"))),
         (f"d = 1,024 minus 128, +0.016 in the slides | {pair}", claim(9)),
         (f"mean of seven rows, +0.014 in the slides | {pair}", claim(7)),
-        (f"coincidence four times as heavy in ours | {pair}", contrast(f"{MAIN_ROW}, coincidence 4", MAIN_ROW)),
-        (f"mix-mix, which did help on recordings | {pair}", contrast("mix-mix with mix-back", "mix-mix")),
+        (f"coincidence four times as heavy in ours | {pair}",
+         everywhere(_above(f"{MAIN_ROW}, coincidence 4", MAIN_ROW))),
+        (f"mix-mix, which did help on recordings | {pair}", everywhere(_above("mix-mix with mix-back", "mix-mix"))),
         ("ours minus log-mel statistics <ci>; on made sounds <ci>",
          [bank.signed(MAIN_ROW, LOG_MEL) for bank in (real, made)]),
     ]  # fmt: skip
@@ -132,17 +127,18 @@ def passages(results):
 
 
 def filled(text, of_page):
-    """A page's text with the numbers of its passages, whose lines may break anywhere."""
+    """A page's text with the numbers of its passages, floats to two decimals; its lines may break anywhere."""
     for passage, values in of_page:
         parts = re.split(f"({'|'.join(KINDS)})", passage)
         found = "".join(f"({KINDS[part]})" if part in KINDS else re.escape(part) for part in parts)
         found = list(re.finditer(re.sub(r"(\\?\s)+", r"\\s+", found), text, re.DOTALL))
-        if len(found) != 1 or len(values) != found[0].re.groups:
-            raise BadInput(f"found {len(found)} times, with {len(values)} numbers; expected once: {passage}")
-        for group in range(len(values), 0, -1):
-            start, end = found[0].span(group)
-            if text[start:end].split() != str(values[group - 1]).split():  # else its line breaks may stay
-                text = f"{text[:start]}{values[group - 1]}{text[end:]}"
+        if len(found) != 1:
+            raise BadInput(f"found {len(found)} times; expected once: {passage}")
+        spans = found[0].regs[1:]
+        for (start, end), value in reversed(list(zip(spans, values, strict=True))):
+            told = f"{value:.2f}" if isinstance(value, float) else str(value)
+            if text[start:end].split() != told.split():  # else its line breaks may stay
+                text = f"{text[:start]}{told}{text[end:]}"
     return text
 
 
@@ -150,7 +146,11 @@ def main(arguments):
     stale = []
     for page, of_page in passages(outcomes.committed()).items():
         text = (ROOT / page).read_text(encoding="utf-8")
-        new = filled(text, of_page)
+        try:
+            new = filled(text, of_page)
+        except BadInput as error:
+            print(f"{page}: {error}", file=sys.stderr)
+            return 2
         if new == text:
             continue
         stale.append(str(page))

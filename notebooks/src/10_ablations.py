@@ -297,7 +297,7 @@ for title, gap in gaps.items():
 results = outcomes.committed()  # bank -> replicate -> row or control -> numbers
 for bank, found in results.items():
     names = set().union(*found.values())
-    print(f"{bank}: {len(outcomes.with_all(found, names))} whole replicates of {outcomes.REPLICATES} planned, "
+    print(f"{bank}: {len(outcomes.whole(found))} whole replicates of {outcomes.REPLICATES} planned, "
           f"{sum(map(len, found.values()))} runs of {len(names)} rows and controls")  # fmt: skip
 
 # %%

@@ -70,6 +70,11 @@ def with_all(found, names):
     return sorted(replicate for replicate, results in found.items() if set(names) <= set(results))
 
 
+def whole(found):
+    """The replicates that have run all that has run in any."""
+    return with_all(found, set().union(*found.values()))
+
+
 @dataclasses.dataclass(frozen=True)
 class Estimate:
     """The mean of a contrast over `number` replicates, the ends of its 95 % interval, and the p of a t test against
@@ -169,7 +174,7 @@ def table(found):
     """A dict for each row and control, in the order of the plan: means over the replicates that have run all that has
     run in any, so that two lines may be compared; the slides' mAP."""
     names = [name for name in PLANNED if any(name in results for results in found.values())]
-    replicates, rows, lines = with_all(found, names), read_rows(), []
+    replicates, rows, lines = whole(found), read_rows(), []
     for name in names if replicates else ():
         runs = [found[replicate][name] for replicate in replicates]
         line = {"row": name, "replicates": len(runs), "slides": rows[name].slides if name in rows else None}
@@ -209,8 +214,8 @@ def report(results):
         columns |= {(bank, key): f"{bank}: {head}" for key, head in heads.items()}
         for line in table(found):
             named[line["row"]] |= {(bank, key): line[key] for key in heads}
-    whole = [f"{bank} {len(with_all(found, set().union(*found.values())))}" for bank, found in results.items()]
-    parts = [f"Whole replicates of {REPLICATES} planned: {', '.join(whole)}."]
+    numbers = ", ".join(f"{bank} {len(whole(found))}" for bank, found in results.items())
+    parts = [f"Whole replicates of {REPLICATES} planned: {numbers}."]
     parts.append(markdown(named.values(), columns | {"slides": "slides: mAP"}))
     for bank, found in results.items():
         claims, others = _contrasts(found)

@@ -2,13 +2,13 @@
 
 import base64
 import html.parser
-import importlib.util
 import io
 import sys
 import urllib.parse
 import zlib
 from pathlib import Path
 
+import by_path
 import numpy as np
 import pytest
 
@@ -18,15 +18,7 @@ ROOT = Path(__file__).resolve().parents[2]
 BOOK = ROOT / "notebooks/book"
 
 
-def module(name):
-    """A file of notebooks/book, by its path: the folder is no package."""
-    spec = importlib.util.spec_from_file_location(f"book_{name}", BOOK / f"{name}.py")
-    loaded = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loaded)
-    return loaded
-
-
-prepare, reference = module("prepare"), module("reference")
+prepare, reference = by_path.load(BOOK / "prepare.py"), by_path.load(BOOK / "reference.py")
 
 
 class Links(html.parser.HTMLParser):

@@ -1,7 +1,6 @@
 """What the builder of the page "Hear it in the browser" refuses; what it builds is tested in `test_page.py`."""
 
-import importlib.util
-
+import by_path
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -11,10 +10,7 @@ from sepcl_keras.core.checks import BadInput
 
 @pytest.fixture(scope="module")
 def build():
-    spec = importlib.util.spec_from_file_location("browser_build", ROOT / "notebooks/browser/build.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return by_path.load(ROOT / "notebooks/browser/build.py")
 
 
 def test_another_package_is_refused(build, tmp_path):

@@ -1,10 +1,10 @@
 """The study: a run is told by what defines it and done once; verdicts on results made by hand; committed results."""
 
 import dataclasses
-import importlib.util
 import json
 import re
 
+import by_path
 import keras
 import numpy as np
 import pytest
@@ -311,11 +311,7 @@ def test_the_report_has_a_line_for_each_row_and_each_contrast():
 
 @pytest.fixture
 def fill():
-    """`notebooks/book/fill.py`, which is in no package."""
-    spec = importlib.util.spec_from_file_location("book_fill", ROOT / "notebooks/book/fill.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return by_path.load(ROOT / "notebooks/book/fill.py")
 
 
 def test_the_pages_tell_the_numbers_of_the_records(fill, capsys):
@@ -334,17 +330,20 @@ def test_a_page_with_other_numbers_is_named_and_filled(fill, tmp_path, monkeypat
     assert capsys.readouterr().out == "README.md: other numbers than the records'.\n"
     assert fill.main([]) == 0 and fill.main(["--check"]) == 0
     assert page.read_bytes() == (ROOT / "README.md").read_bytes()
+    page.write_text("Another page.", encoding="utf-8")
+    assert fill.main([]) == 2 and page.read_text(encoding="utf-8") == "Another page."
+    assert capsys.readouterr().err.startswith("README.md: found 0 times; expected once: the first <n>")
 
 
 def test_a_passage_takes_its_numbers_wherever_lines_break(fill):
-    of_page = [("above by <ci> and\n<n> so far <words>.", ["+0.010 (−0.020 to +0.040)", "0.50", "one holds (3)"])]
+    of_page = [("above by <ci> and\n<n> so far <words>.", ["+0.010 (−0.020 to +0.040)", 0.5, "one holds (3)"])]
     assert fill.filled("Above? It is above by\n0.1 (0.0 to\n0.2) and 3 so far nine fail.", of_page) == (
         "Above? It is above by\n+0.010 (−0.020 to +0.040) and 0.50 so far one holds (3)."
     )
     same = "above by +0.010 (−0.020\nto +0.040) and\n0.50 so far one\nholds (3)."
     assert fill.filled(same, of_page) == same
     for text in ("below by 0.1", f"{same} {same}"):
-        with pytest.raises(BadInput, match="found [02] times, with 3 numbers; expected once: above by"):
+        with pytest.raises(BadInput, match="found [02] times; expected once: above by"):
             fill.filled(text, of_page)
 
 
