@@ -398,7 +398,7 @@ series = {
 notebook.forest(series, list(numbers), "contrast (mAP or QbE)", line=0, groups=numbers,
                 slides={name: contrast.of(in_slides) for name, contrast in contrasts.items()},
                 slides_label="mAP on AudioSet (slides)",
-                alt="Dots right of the dashed zero (for claim 5, of −0.01) point the slides' way; whether a claim holds says the table above.")  # fmt: skip
+                alt="Dots right of the dashed zero (for claim 5, down to −0.01) point the slides' way; whether a claim holds is in the table above.")  # fmt: skip
 
 # %% [markdown]
 # Do the rows of Tables 2 and 4 stand in the slides' order? Kendall's τ is 1 for the same order, −1 for the reverse, and around 0
