@@ -105,21 +105,22 @@ test: lint
 	  --nbmake --nbmake-timeout=300 -W default notebooks
 	$(BIN)/python -m pytest -s tests/notebooks/test_tutorial.py
 
-# What no backend touches is tested once. On JAX the tests compile thousands of small programs and run each a few times:
-# XLA need not optimise, and what one process or model compiled the next one takes from the environment's folder.
-ONCE = data scenes notebooks browser views/test_hosts.py views/test_prepare.py core/test_backend.py core/test_files.py course/test_artifacts.py course/test_profiles.py course/test_study.py
+# Tests marked `once` are left to `make test`, and so are whole folders that no package or backend touches. On JAX tests
+# compile thousands of small programs and run each a few times: XLA need not optimise, and what one process or model
+# compiled the next one takes from the environment's folder.
+OTHERS = $(call UNITS,$(1)) -m "not once" --ignore=tests/notebooks --ignore=tests/browser
+NO_BACKEND = data scenes views/test_hosts.py core/test_backend.py
 
 test-latest: export JAX_COMPILATION_CACHE_DIR = $(CURDIR)/$(LATEST)/compiled
 test-latest: export JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS = 0
 test-latest: $(LATEST)/installed-latest
-	KERAS_BACKEND=tensorflow $(call UNITS,$(LATEST))
-	KERAS_BACKEND=jax XLA_FLAGS=--xla_backend_optimization_level=0 $(call UNITS,$(LATEST)) $(ONCE:%=--ignore=tests/%)
-	KERAS_BACKEND=torch $(call UNITS,$(LATEST)) $(ONCE:%=--ignore=tests/%)
+	KERAS_BACKEND=tensorflow $(call OTHERS,$(LATEST))
+	KERAS_BACKEND=jax XLA_FLAGS=--xla_backend_optimization_level=0 $(call OTHERS,$(LATEST)) $(NO_BACKEND:%=--ignore=tests/%)
+	KERAS_BACKEND=torch $(call OTHERS,$(LATEST)) $(NO_BACKEND:%=--ignore=tests/%)
 
-# The lower bounds of pyproject.toml, without what no version of a package touches.
-WITHOUT = notebooks data browser course/test_study.py course/test_artifacts.py course/test_profiles.py views/test_hosts.py
+# The lower bounds of pyproject.toml.
 test-oldest: .venv-oldest/installed-oldest
-	$(call UNITS,.venv-oldest) $(WITHOUT:%=--ignore=tests/%)
+	$(call OTHERS,.venv-oldest) --ignore=tests/data
 
 # The wheel in an environment of its own, and the first cells of the notebooks in one like Colab's. It installs packages.
 test-install: setup

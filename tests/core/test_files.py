@@ -9,6 +9,8 @@ import pytest
 from sepcl_keras.core.checks import BadInput, array, numbers, one_of, path_of
 from sepcl_keras.core.files import atomic, fingerprint, read_json, write_json
 
+pytestmark = pytest.mark.once
+
 NOT_REAL = {
     "text": ["0.5", "1"],
     "bytes": [b"1"],

@@ -6,6 +6,8 @@ from sepcl_keras.course import artifacts
 from sepcl_keras.course.artifacts import PACKAGE, closure, code, imports
 from sepcl_keras.course.course import DATA, ENCODER, RESULTS, SEPARATOR, VIEWS
 
+pytestmark = pytest.mark.once
+
 MODULES = sorted(f"{path.parent.name}.{path.stem}" for path in PACKAGE.glob("*/[!_]*.py"))
 FLOW = ("core", "training", "scenes", "separation", "views", "encoder", "evaluation", "course")
 MADE_BY = {"data": DATA, "separator": SEPARATOR, "views": VIEWS, "encoder": ENCODER, "results": RESULTS}

@@ -206,6 +206,7 @@ def short(monkeypatch):
     monkeypatch.setattr(data_module, "get_profile", lambda name: few)
 
 
+@pytest.mark.once
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a whole course takes minutes on another backend")
 def test_views_by_a_random_basis_and_of_shuffled_scenes_are_the_same_separators_on_other_inputs(short, tmp_path):
     course = Course("smoke", "made", 0, tmp_path)
@@ -226,6 +227,7 @@ def test_views_by_a_random_basis_and_of_shuffled_scenes_are_the_same_separators_
     assert not all(np.array_equal(*pair) for pair in zip(drawn, other))
 
 
+@pytest.mark.once
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a whole course takes minutes on another backend")
 def test_a_policy_is_that_of_the_encoders_that_are_trained_and_of_nothing_else(short, tmp_path):
     course, plain = Course("smoke", "made", 0, tmp_path), Course("smoke", "made", 0, tmp_path)
@@ -259,6 +261,7 @@ def test_another_draw_has_other_scenes_and_the_course_keeps_its_own(tmp_path):
     assert other.shuffled.bank is other.bank and len(other.shuffled) == len(other.scenes["train"])
 
 
+@pytest.mark.once
 def test_few_recordings_get_few_test_scenes(tmp_path, monkeypatch):
     events = dict(train=4, validation=2, test=1)
     profile = dataclasses.replace(
@@ -303,6 +306,7 @@ def test_a_damaged_network_is_named(course):
         course.load_or_train("network", {}, make, lambda folder: keras.saving.load_model(folder / "N.keras"))
 
 
+@pytest.mark.once
 @pytest.mark.skipif(not ESC10.exists(), reason="the recordings of ESC-10 are not beside this checkout")
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a whole course takes minutes on another backend")
 def test_a_few_steps_on_real_recordings(tmp_path, monkeypatch):
@@ -332,6 +336,7 @@ def test_a_backend_that_is_slow_on_this_device_is_named(tmp_path, capsys):
     assert "oneDNN" not in said
 
 
+@pytest.mark.once
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow" or backend.has_gpu() or sys.platform == "darwin",
     reason="oneDNN is TensorFlow's, on a CPU, and not on macOS",
@@ -354,6 +359,7 @@ def test_processes_side_by_side_need_a_core_each_and_a_gpu_is_for_one(monkeypatc
     assert backend.processes(4) == number
 
 
+@pytest.mark.once
 def test_importing_the_library_prints_nothing():
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3"}
     program = [sys.executable, "-c", "import sepcl_keras"]
@@ -396,6 +402,7 @@ def test_a_manifest_or_results_of_another_kind_are_one_sentence(course, content)
         course.results("03")
 
 
+@pytest.mark.once
 def test_log_mel_is_written_in_parts_and_its_damage_is_found(course, tmp_path):
     log_mel = course.log_mel("test")
     layer = keras.Sequential([LogMel()])

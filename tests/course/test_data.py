@@ -13,6 +13,8 @@ from sepcl_keras.course.course import Course
 from sepcl_keras.course.slides import read_rows
 from sepcl_keras.scenes.splits import SPLITS
 
+pytestmark = pytest.mark.once
+
 SMALL = dict(snapshot_steps=dict(N=0, F=1, S1=2, S2=4), pretraining_steps=4, supervised_steps=4, ablation_steps=2)
 SMALL["scenes"] = dict(train=24, validation=10, test=12)
 
@@ -37,12 +39,13 @@ def test_a_few_steps_on_recorded_scenes(open_course, kind, capsys):
     assert [len(course.scenes[split]) for split in SPLITS] == [24, 10, 12]
     views = course.views()
     assert views.log_mel.shape[0] == 24
-    encoder, history = course.encoder(read_rows()["S2∨F∨N joint"], seed=1, show=False)
-    assert np.isfinite(history["loss"]).all()
-    supervised, _ = course.supervised_encoder()
-    for network in (encoder, supervised):
-        results = course.evaluate(course.embeddings(network))
-        assert 0 < results["map"] <= 1 and 0 < results["qbe"] <= 1 and results["skipped"] < len(course.classes)
+    if kind == "field":
+        network, history = course.encoder(read_rows()["S2∨F∨N joint"], seed=1, show=False)
+        assert np.isfinite(history["loss"]).all()
+    else:
+        network, _ = course.supervised_encoder()
+    results = course.evaluate(course.embeddings(network))
+    assert 0 < results["map"] <= 1 and 0 < results["qbe"] <= 1 and results["skipped"] < len(course.classes)
     records = course.separation(most=2)
     assert {"mixture", "ideal", "N", "S2"} <= set(records)
     with pytest.raises(BadInput, match="recorded scenes have no known sources"):

@@ -9,6 +9,8 @@ from sepcl_keras.encoder.network import CNN14
 from sepcl_keras.separation.network import TDCNPlusPlus
 from sepcl_keras.views.log_mel import PATCH_FRAMES, LogMel
 
+pytestmark = pytest.mark.once
+
 
 @pytest.mark.parametrize("profile", PROFILES.values(), ids=PROFILES)
 def test_sizes_fit_together(profile):

@@ -93,6 +93,7 @@ def test_what_is_made_of_a_shipped_separator_is_told_from_what_is_made_of_a_trai
     assert course._results_mark() != results
 
 
+@pytest.mark.once
 def test_what_was_trained_here_goes_before_what_is_shipped(tmp_path, monkeypatch, capsys):
     course = Course("tiny", "made", 0, tmp_path)
     course.snapshots()
@@ -147,6 +148,7 @@ def test_other_settings_than_those_of_the_file_are_trained(copied, tmp_path):
     assert course.shipped_file("separator", definition | other), "neither code nor backend is a setting"
 
 
+@pytest.mark.once
 def test_a_damaged_file_is_left_out_with_one_sentence(copied, tmp_path, capsys):
     (file,) = copied.glob("separator-*.npz")
     content = bytearray(file.read_bytes())
@@ -196,6 +198,7 @@ def test_a_file_of_a_network_that_has_changed_is_refused_in_one_sentence(folder,
         shipped.unpack(path, {"encoder.keras": small(3)}, tmp_path)
 
 
+@pytest.mark.once
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="a whole course takes minutes on another backend")
 def test_one_command_trains_ships_measures_and_writes_the_card(tmp_path):
     """At the smoke profile, in a process of its own that writes beside the test."""

@@ -7,6 +7,8 @@ import pytest
 from sepcl_keras.course.slides import CLAIMS, MAIN_ROW, QUESTIONS, read_rows
 from sepcl_keras.views.augmentation import CONSTRAINTS
 
+pytestmark = pytest.mark.once
+
 
 def test_the_claims_are_what_the_slides_tables_say():
     slides = {name: row.slides for name, row in read_rows().items()}

@@ -17,6 +17,8 @@ from sepcl_keras.course import outcomes, study
 from sepcl_keras.course.profiles import get_profile
 from sepcl_keras.course.slides import CLAIMS, CONTROLS, QUESTIONS, Claim, Contrast, read_rows, training_of
 
+pytestmark = pytest.mark.once
+
 SETTING = {"version": study.VERSION, "scenes": "these", "profile": "that", "code": "this"}
 
 

@@ -221,6 +221,7 @@ class First8:
         return batch[:, :8].copy()
 
 
+@pytest.mark.once
 def test_memory_does_not_grow_with_the_length_of_a_file(small_encoder, tmp_path, monkeypatch):
     plain = embedding.inference
     monkeypatch.setattr(embedding, "inference", lambda model, batch_size: plain(First8(), batch_size))
@@ -309,6 +310,7 @@ def test_a_full_disk_is_one_sentence_and_room_made_goes_on(folder, small_encoder
     same(load_table(embed_files(folder, small_encoder, tmp_path / "table.npz", show=False)), whole)
 
 
+@pytest.mark.once
 def test_the_command_makes_a_table_and_tells_what_was_refused(folder, small_encoder, tmp_path, capsys):
     spoil(folder)
     small_encoder.save(tmp_path / "encoder.keras")
@@ -358,6 +360,7 @@ print(json.dumps([sepcl_keras.embed is home.embed, embed is home.embed, again is
 """
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("when", ["first", "later"])
 def test_who_imports_the_command_has_the_function_too(when):
     program = (

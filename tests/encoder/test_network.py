@@ -140,6 +140,7 @@ def under(tmp_path_factory):
 SETTINGS = [{"image_data_format": "channels_first"}, {"floatx": "float64"}, {"floatx": "float16"}]
 
 
+@pytest.mark.once
 @pytest.mark.skipif(keras.backend.backend() == "jax", reason="compiles for minutes; passes when run by hand")
 @pytest.mark.parametrize("settings", SETTINGS, ids=lambda settings: next(iter(settings.values())))
 def test_what_keras_is_set_to_changes_no_numbers(under, settings):

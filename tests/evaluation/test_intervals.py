@@ -9,6 +9,8 @@ from sepcl_keras.core.checks import BadInput
 from sepcl_keras.evaluation import intervals
 from sepcl_keras.evaluation.metrics import d_prime, mean_average_precision
 
+pytestmark = pytest.mark.once
+
 
 def cases(seed, clips=40, classes=5, ties=True):
     rng = np.random.default_rng(seed)

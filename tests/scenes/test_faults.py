@@ -98,6 +98,7 @@ def test_an_ending_of_another_format_does_not_matter(tmp_path, name):
         path.rename(tmp_path / f"a.{name}")
 
 
+@pytest.mark.once
 def test_two_hours_take_the_memory_of_a_scene(tmp_path):
     second = 0.2 * np.sin(np.arange(1_000) * 0.3)
     with soundfile.SoundFile(tmp_path / "a.flac", "w", 1_000, 1) as file:
@@ -140,6 +141,7 @@ print(json.dumps([[clip.id for clip in listing.clips], listing.refused, _listed(
 """
 
 
+@pytest.mark.once
 @pytest.mark.skipif(os.name != "posix", reason="rights of another kind")
 def test_what_an_ordinary_user_may_not_read_is_told():
     with tempfile.TemporaryDirectory() as name:  # pytest's own folders are their owner's alone

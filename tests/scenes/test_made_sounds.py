@@ -328,6 +328,7 @@ def pictures():
     return np.reshape(spectra, (*shape, 30)), np.reshape(centroids, shape), np.reshape(lengths, shape)
 
 
+@pytest.mark.once
 def test_events_of_one_class_vary_widely(pictures):
     _, centroids, lengths = pictures
     for name, centroid, length in zip(CLASSES, centroids, lengths, strict=True):

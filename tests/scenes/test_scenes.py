@@ -609,6 +609,7 @@ def test_data_that_is_no_path_is_refused(data):
         open_bank(data, get_profile("smoke"))
 
 
+@pytest.mark.once
 def test_a_folder_or_sound_that_may_not_be_read_is_one_sentence(little):
     """As an ordinary user, for to root every folder is open; so not in pytest's folder, which others cannot enter."""
     program = """

@@ -222,6 +222,7 @@ def test_a_network_that_finds_no_room_is_one_sentence_and_leaves_the_one_before(
     assert path.read_bytes() == before and [file.name for file in tmp_path.iterdir()] == ["encoder.keras"]
 
 
+@pytest.mark.once
 def test_a_folder_without_the_right_to_write_is_one_sentence_and_keeps_its_checkpoint(capsys):
     """As an ordinary user, for to root every folder is open; so not in pytest's folder, which others cannot enter."""
     program = """
@@ -300,6 +301,7 @@ def test_a_failure_keeps_the_part_only_where_it_can_go_on(tmp_path):
         assert [path.name for path in tmp_path.iterdir()] == kept
 
 
+@pytest.mark.once
 def test_a_second_run_waits_and_finds_what_the_first_made(tmp_path, capsys, waiting):
     found = []
 

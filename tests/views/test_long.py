@@ -94,6 +94,7 @@ def test_a_file_that_breaks_while_its_scenes_are_taken_ends_with_a_sentence_and_
     assert not any((tmp_path / "out").iterdir())
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("where, when", [("separate", 6), ("write", 2)])
 def test_killed_within_a_long_file_and_started_again_ends_with_the_same_bytes(
     separator,  # noqa: F811
@@ -125,6 +126,7 @@ def test_a_preparation_of_when_long_files_gave_one_scene_is_not_gone_on_with(tmp
         Preparation(clips, ShardWriter({}, SECONDS), tmp_path / "views")
 
 
+@pytest.mark.once
 def test_memory_does_not_grow_with_the_length_of_a_file(tmp_path, monkeypatch):
     """What NumPy holds; log-mel is made by a stand-in, because tracing its small arrays would take minutes."""
     peaks, writer = [], ShardWriter({"low": Bands(1000)}, SECONDS, batch_size=4)

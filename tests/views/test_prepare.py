@@ -24,6 +24,8 @@ from sepcl_keras.views.pairs import ViewPairs
 from sepcl_keras.views.preparation import Preparation, ShardWriter, listed, load_processors
 from sepcl_keras.views.stored import Views
 
+pytestmark = pytest.mark.once
+
 CLIPS, PER_SHARD = 13, 3
 
 

@@ -406,6 +406,7 @@ save_model(encoder, folder / "encoder.keras")
 """
 
 
+@pytest.mark.once
 def test_training_from_shards_killed_within_an_epoch_ends_with_the_same_bits(prepared, tmp_path, monkeypatch):
     """Epochs of four steps; killed at the seventh."""
     program = f"import sepcl_keras.training.loop as loop\nloop.STEPS_IN_EPOCH = 4\n{TRAINING}"

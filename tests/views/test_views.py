@@ -408,6 +408,7 @@ write_views(Path(sys.argv[1]), clips(), {"N": Shares(0.5), "S2": Shares(0.001)},
 """
 
 
+@pytest.mark.once
 def test_writing_killed_on_the_way_ends_byte_for_byte_where_others_end(tmp_path, views, mixtures, capsys):
     folder, snapshots = tmp_path / "views", {"N": Shares(0.5), "S2": Shares(0.001)}
     path = os.pathsep.join([str(ROOT / "tests"), *sys.path])
