@@ -225,6 +225,7 @@ def test_the_coincidence_head_trains_where_the_number_of_pairs_is_open():
     assert losses[-1] < losses[0] and not np.array_equal(to_numpy(model([*h])), before)
 
 
+@pytest.mark.once
 def test_saved_and_loaded_they_give_the_same(tmp_path, in_a_fresh_process):
     patches = np.random.default_rng(0).standard_normal((2, 96, 64)).astype("float32")
     encoder = CNN14(embedding_dim=8, width=2)

@@ -129,6 +129,7 @@ def whole():
     return encoder.get_weights(), history, watched, losses, seed
 
 
+@pytest.mark.once
 def test_the_supervised_encoder_is_that_of_the_epoch_with_the_least_validation_loss(whole):
     weights, history, watched, losses, _ = whole
     best = min(losses, key=losses.get)

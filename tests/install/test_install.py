@@ -139,21 +139,20 @@ def first_cells(path, number=2):
 
 @pytest.fixture(scope="session")
 def fetched(colab, source, tmp_path_factory):
-    """What the first two cells of each notebook print, each from an empty folder; the first of them installs."""
+    """What the first two cells, which all notebooks share, print from an empty folder: once they install, once not."""
     python, _ = colab
-    return {
-        path.stem: run(python, "-W", "ignore", "-c", first_cells(path), folder=tmp_path_factory.mktemp("empty"),
-                       SEPCL_SOURCE=source.as_uri())
-        for path in NOTEBOOKS
-    }  # fmt: skip
+    (cells,) = {first_cells(path) for path in NOTEBOOKS}
+    return [
+        run(python, "-W", "ignore", "-c", cells, folder=tmp_path_factory.mktemp("empty"), SEPCL_SOURCE=source.as_uri())
+        for _ in range(2)
+    ]
 
 
-def test_the_first_cells_of_every_notebook_fetch_the_library_and_say_versions(fetched):
-    assert len(fetched) == 13
-    for name, said in fetched.items():
+def test_the_first_cells_of_a_notebook_fetch_the_library_and_say_versions(fetched):
+    for said in fetched:
         assert re.search(
             r"^sepcl-keras [\d.]+ · Python 3\.13\.\d+ · Keras 3\.13\.2 on tensorflow 2\.20\.0$", said, re.M
-        ), name
+        )
 
 
 def test_fetching_replaces_nothing_that_was_there(colab, fetched, tmp_path):
@@ -163,13 +162,13 @@ def test_fetching_replaces_nothing_that_was_there(colab, fetched, tmp_path):
     assert len(after) > len(before)
 
 
-@pytest.mark.parametrize("number", ["00", "05", "07"])
+@pytest.mark.parametrize("number", ["00", "07"])
 def test_a_notebook_runs_whole_there(colab, fetched, tmp_path, tmp_path_factory, number):
     python, _ = colab
     run(python, "-m", "pip", "install", "-q", "nbclient", folder=tmp_path)
     (path,) = [path for path in NOTEBOOKS if path.stem.startswith(number)]
     shutil.copy(path, tmp_path)
-    out = str(tmp_path_factory.getbasetemp() / "artifacts")  # of all three
+    out = str(tmp_path_factory.getbasetemp() / "artifacts")  # of both
     paths = {"SEPCL_PROFILE": "smoke", "SEPCL_OUT": out, "JUPYTER_PATH": str(python.parents[1] / "share/jupyter")}
     assert "ran" in run(python, "-W", "ignore", "-c", EXECUTE, path.name, folder=tmp_path, **paths)
 

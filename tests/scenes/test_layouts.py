@@ -27,6 +27,7 @@ def by_split(listing):
     return {split: {clip.id for clip in listing.clips if clip.split == split} for split in SPLITS}
 
 
+@pytest.mark.once
 def test_urbansound8k(sets):
     listing = open_recordings(sets / "urbansound8k")
     assert listing.layout == "UrbanSound8K" and len(listing.clips) == 119 and len(listing.classes) == 6

@@ -32,6 +32,7 @@ def test_a_product_in_bfloat16_is_the_nearest_number(kind, in_a_graph):
     np.testing.assert_array_equal(*(ops.convert_to_numpy(ops.cast(each, "float32")) for each in (y, nearest)))
 
 
+@pytest.mark.once
 @pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="oneDNN is TensorFlow's to leave out")
 def test_also_where_tensorflow_has_no_instructions_for_bfloat16():
     here = ROOT / "tests"

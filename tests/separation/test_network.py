@@ -157,6 +157,7 @@ def test_half_precision_keeps_the_sum_in_float32():
     np.testing.assert_allclose(channels.sum(axis=1), mixture, atol=1e-5)
 
 
+@pytest.mark.once
 def test_saved_and_loaded_it_separates_the_same(tmp_path, in_a_fresh_process):
     separator = TDCNPlusPlus(2, long_skips=True, consistency="energy", **SMALL)
     mixture = np.random.default_rng(3).standard_normal((1, 100)).astype("float32")

@@ -41,6 +41,7 @@ def weights(path):
     return [ops.convert_to_numpy(variable) for variable in keras.saving.load_model(path).variables]
 
 
+@pytest.mark.once
 def test_trainings_killed_on_the_way_end_bit_for_bit_where_others_end(tmp_path):
     """Killed with a snapshot half written, then while the encoder trains, with SpecAugment."""
     run(tmp_path / "whole")
@@ -108,6 +109,7 @@ def interrupt():
     raise KeyboardInterrupt
 
 
+@pytest.mark.once
 def test_a_supervised_training_goes_on_with_its_spec_augment(tmp_path, capsys, monkeypatch):
     labels = np.eye(2, dtype="float32")[np.arange(8) % 2]
     log_mel = np.random.default_rng(0).standard_normal((8, 100, 64)).astype("float16")

@@ -112,6 +112,7 @@ def test_mixit_learns_to_pull_tones_apart_and_keeps_its_snapshots(tmp_path):
     np.testing.assert_allclose(to_numpy(snapshots["S2"](mixtures)).sum(axis=1), mixtures, atol=1e-5)
 
 
+@pytest.mark.once
 def test_one_seed_is_one_run_and_another_seed_another(tmp_path):
     clips = quiet_noise(16, 1600)
     profile = small_profile(snapshot_steps=dict(N=0, F=1, S1=2, S2=4))

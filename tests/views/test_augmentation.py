@@ -182,6 +182,7 @@ def test_config_round_trip_and_refusals():
         Shift(seed=0.5)
 
 
+@pytest.mark.once
 def test_saved_and_loaded_it_passes_patches_on(tmp_path, in_a_fresh_process):
     model = keras.Sequential([keras.Input((96, 64)), SpecAugment(time_masks=1, seed=3)])
     model.save(tmp_path / "augmentation.keras")

@@ -81,6 +81,7 @@ def test_waveforms_of_another_shape_are_refused(recipe, shape):
         LogMel(recipe)(np.zeros(shape, "float32"))
 
 
+@pytest.mark.once
 def test_saved_and_loaded_it_gives_the_same(tmp_path, in_a_fresh_process):
     waveforms = np.random.default_rng(0).standard_normal((2, 1_600)).astype("float32")
     model = keras.Sequential([keras.Input((1_600,)), LogMel("panns")])
