@@ -34,7 +34,7 @@ if count > 1:
 
 import keras
 from jax.experimental.multihost_utils import process_allgather
-from sepcl_keras.core import backend
+from sepcl_keras.core import backend, folders
 from sepcl_keras.encoder.recipe import pretrain
 from sepcl_keras.training import checkpoint, loop
 from sepcl_keras.views.pairs import ViewPairs
@@ -43,6 +43,7 @@ from sepcl_keras.views.stored import Views
 keras.config.set_floatx("float64")  # or what sums in another order would move steps of Adam by more than that
 backend.use_all_devices()
 loop.STEPS_IN_EPOCH = 2
+folders.SHARE = np.inf  # a checkpoint after each epoch, however slow the disk
 
 class Both(keras.utils.PyDataset):
     '''What the hosts read, in one process.'''
