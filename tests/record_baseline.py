@@ -42,16 +42,18 @@ def collect(folder):
 
 
 def spreads(metrics):
-    """Standard deviation over seeds for each kind of metric (the last part of its path), pooled over its metrics.
+    """Standard deviation for each kind of metric (the last part of its path), pooled over its metrics by degrees of
+    freedom: over seeds, and for the rows of notebook 10 over two kinds of processor too.
 
-    Two or three seeds say little about one number; pooled over all of a kind they do. A metric with one seed takes
-    the spread of its kind.
+    A few runs say little about one number; pooled over all of a kind they do. A metric with one run takes the spread
+    of its kind.
     """
-    kinds = {}
+    squares, freedom = {}, {}
     for key, values in metrics.items():
-        if len(values) > 1:
-            kinds.setdefault(key.rsplit("/", 1)[1], []).append(np.var(values, ddof=1))
-    return {kind: float(np.sqrt(np.mean(variances))) for kind, variances in kinds.items()}
+        kind = key.rsplit("/", 1)[1]
+        squares[kind] = squares.get(kind, 0.0) + np.sum((np.array(values) - np.mean(values)) ** 2)
+        freedom[kind] = freedom.get(kind, 0) + len(values) - 1
+    return {kind: float(np.sqrt(squares[kind] / freedom[kind])) for kind in squares if freedom[kind]}
 
 
 def comparable(losses):

@@ -5,7 +5,7 @@ again. The notebooks at the smoke profile, which ships nothing, train all there 
 
 First losses are held tightly where machines can agree on them. Adam makes whole steps of gradients that are nothing but
 rounding, so that after some twenty steps two kinds of processor have two separators: on its channels no losses can be
-compared, and final metrics are held by three times their spread over seeds.
+compared, and final metrics are held, about the mean of the recorded runs, by three times their spread over seeds.
 """
 
 import os
@@ -91,8 +91,8 @@ def test_final_metrics_are_within_three_times_the_spread_over_seeds():
     _, metrics = collect(RUN)
     spread, missed = spreads(BASELINE["metrics"]), []
     for path, recorded in BASELINE["metrics"].items():
-        tolerance = 3 * spread[path.rsplit("/", 1)[1]]
-        for value, expected in zip(metrics[path], recorded, strict=False):  # more seeds may be recorded than run here
+        tolerance, expected = 3 * spread[path.rsplit("/", 1)[1]], np.mean(recorded)
+        for value in metrics[path]:
             if not abs(value - expected) <= tolerance:
                 missed.append(f"{path}: {value:.4f}, recorded {expected:.4f} ± {tolerance:.4f}")
     assert not missed, "\n".join(missed)
