@@ -19,8 +19,8 @@ BIN := .venv/bin
 export TF_CPP_MIN_LOG_LEVEL ?= 3
 export PYTHONUNBUFFERED = 1
 
-.PHONY: help setup tutorial book test-book study listen lab notebooks student browser lint test test-units \
-  test-notebooks test-latest test-oldest test-install test-browser bench clean
+.PHONY: help setup tutorial book test-book study listen lab notebooks student browser lint test test-latest \
+  test-oldest test-install test-browser bench clean
 
 help:
 	@echo "make setup      makes .venv: the reference stack on Python 3.11 or 3.12, the newest on 3.13; STACK=gpu has JAX with CUDA"
@@ -32,7 +32,6 @@ help:
 	@echo "make browser    builds the page that separates sounds in a browser, into artifacts/browser/html; fetches a package of npm"
 	@echo "make lint       ruff, and whether the notebooks are up to date"
 	@echo "make test       lint, unit tests, notebooks at the smoke profile, regressions at the tiny profile"
-	@echo "make test-units, make test-notebooks  its parts: the unit tests; the notebooks and regressions"
 	@echo "make test-latest  unit tests on the newest Keras with TensorFlow, JAX and torch, in .venv-latest"
 	@echo "make test-oldest  unit tests on the oldest packages that pyproject.toml allows, in .venv-oldest"
 	@echo "make test-install  the wheel and the Colab cell, in environments of their own"
@@ -98,14 +97,9 @@ lint: setup
 # Two tests at a time, each with the threads of one core: torch's would wait for each other.
 UNITS = OMP_NUM_THREADS=1 $(1)/bin/python -m pytest tests --ignore=tests/notebooks/test_tutorial.py --ignore=tests/install --ignore=tests/browser/test_page.py --ignore=tests/browser/test_lab.py -n 2 --dist worksteal
 
-# What fails fast comes first.
-test: lint test-units test-notebooks
-
-test-units: setup
+# What fails fast comes first. nbmake passes nothing but the environment to a notebook.
+test: lint
 	$(call UNITS,.venv)
-
-# nbmake passes nothing but the environment to a notebook.
-test-notebooks: setup
 	rm -rf artifacts/test
 	SEPCL_PROFILE=smoke SEPCL_OUT="$(CURDIR)/artifacts/test" $(BIN)/python -m pytest -n 2 --dist worksteal \
 	  --nbmake --nbmake-timeout=300 -W default notebooks

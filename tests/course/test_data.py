@@ -39,13 +39,12 @@ def test_a_few_steps_on_recorded_scenes(open_course, kind, capsys):
     assert [len(course.scenes[split]) for split in SPLITS] == [24, 10, 12]
     views = course.views()
     assert views.log_mel.shape[0] == 24
-    if kind == "field":
-        network, history = course.encoder(read_rows()["S2∨F∨N joint"], seed=1, show=False)
-        assert np.isfinite(history["loss"]).all()
-    else:
-        network, _ = course.supervised_encoder()
-    results = course.evaluate(course.embeddings(network))
-    assert 0 < results["map"] <= 1 and 0 < results["qbe"] <= 1 and results["skipped"] < len(course.classes)
+    encoder, history = course.encoder(read_rows()["S2∨F∨N joint"], seed=1, show=False)
+    assert np.isfinite(history["loss"]).all()
+    supervised, _ = course.supervised_encoder()
+    for network in (encoder, supervised):
+        results = course.evaluate(course.embeddings(network))
+        assert 0 < results["map"] <= 1 and 0 < results["qbe"] <= 1 and results["skipped"] < len(course.classes)
     records = course.separation(most=2)
     assert {"mixture", "ideal", "N", "S2"} <= set(records)
     with pytest.raises(BadInput, match="recorded scenes have no known sources"):

@@ -139,7 +139,7 @@ def test_the_supervised_encoder_is_that_of_the_epoch_with_the_least_validation_l
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("stop", [1, 3])
+@pytest.mark.parametrize("stop", [1, 2, 3])
 def test_a_supervised_training_that_goes_on_knows_its_best_epoch(whole, monkeypatch, tmp_path, stop):
     """Also where it was stopped between the best epoch and its checkpoint, and where nothing is left to train."""
     weights, history, _, losses, seed = whole

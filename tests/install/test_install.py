@@ -162,13 +162,13 @@ def test_fetching_replaces_nothing_that_was_there(colab, fetched, tmp_path):
     assert len(after) > len(before)
 
 
-@pytest.mark.parametrize("number", ["00", "07"])
+@pytest.mark.parametrize("number", ["00", "05", "07"])
 def test_a_notebook_runs_whole_there(colab, fetched, tmp_path, tmp_path_factory, number):
     python, _ = colab
     run(python, "-m", "pip", "install", "-q", "nbclient", folder=tmp_path)
     (path,) = [path for path in NOTEBOOKS if path.stem.startswith(number)]
     shutil.copy(path, tmp_path)
-    out = str(tmp_path_factory.getbasetemp() / "artifacts")  # of both
+    out = str(tmp_path_factory.getbasetemp() / "artifacts")  # of all three
     paths = {"SEPCL_PROFILE": "smoke", "SEPCL_OUT": out, "JUPYTER_PATH": str(python.parents[1] / "share/jupyter")}
     assert "ran" in run(python, "-W", "ignore", "-c", EXECUTE, path.name, folder=tmp_path, **paths)
 

@@ -5,7 +5,8 @@ again. The notebooks at the smoke profile, which ships nothing, train all there 
 
 First losses are held tightly where machines can agree on them. Adam makes whole steps of gradients that are nothing but
 rounding, so that after some twenty steps two kinds of processor have two separators: on its channels no losses can be
-compared, and final metrics are held, about the mean of the recorded runs, by three times their spread over seeds.
+compared, and final metrics are held by three times their spread over seeds. For x86 without AVX-512, what is trained on
+those channels is recorded there.
 """
 
 import os
@@ -17,7 +18,7 @@ import keras
 import numpy as np
 import pytest
 from conftest import ROOT
-from record_baseline import FOLDER, collect, spreads
+from record_baseline import FOLDER, collect, of_this_processor, spreads
 
 from sepcl_keras.core.files import read_json
 from sepcl_keras.course.course import Course
@@ -89,10 +90,10 @@ def test_first_losses_on_channels_are_the_recorded_ones():
 
 def test_final_metrics_are_within_three_times_the_spread_over_seeds():
     _, metrics = collect(RUN)
-    spread, missed = spreads(BASELINE["metrics"]), []
-    for path, recorded in BASELINE["metrics"].items():
-        tolerance, expected = 3 * spread[path.rsplit("/", 1)[1]], np.mean(recorded)
-        for value in metrics[path]:
+    spread, missed, other = spreads(BASELINE["metrics"]), [], of_this_processor(PROFILE)
+    for path, recorded in (BASELINE["metrics"] | (read_json(other) if other else {})).items():
+        tolerance = 3 * spread[path.rsplit("/", 1)[1]]
+        for value, expected in zip(metrics[path], recorded, strict=False):  # more seeds may be recorded than run here
             if not abs(value - expected) <= tolerance:
                 missed.append(f"{path}: {value:.4f}, recorded {expected:.4f} ± {tolerance:.4f}")
     assert not missed, "\n".join(missed)
