@@ -317,8 +317,8 @@ for bank, found in results.items():
 # ## The interval
 #
 # How sure is the mean of n numbers? It is off by about their standard deviation / √n, the **standard error**. With few
-# numbers that deviation is itself a guess, so more of these errors are counted: with three replicates 4.3, with ten 2.3, with
-# very many 1.96 (**Student's t**). By hand, for one contrast:
+# numbers that deviation is itself a guess, so the interval reaches farther: the mean ± 4.3 standard errors with three
+# replicates, ± 2.3 with ten, ± 1.96 with very many (**Student's t**). By hand, for one contrast:
 
 # %%
 wanted = Contrast("S2 − mix-mix", ("S2",), ("mix-mix",))
@@ -363,13 +363,14 @@ for metric, title in outcomes.METRICS.items():
 # come out by luck; so the p values are made larger by **Holm's** rule, within one metric and bank. Then a claim **holds** where
 # its contrasts are above zero with p below 0.05, and **fails** where one is as surely below. And there is a fourth verdict beside
 # *undecided*: an effect can be too small to care about. It is **absent** where the whole interval lies within ±0.01, the smallest
-# effect of interest, fixed in the plan; this comes first, on whichever side of zero it lies. (Number 5 is judged against −0.01 instead of 0, and cannot be absent.) *Absent* does not
+# effect of interest, fixed in the plan; this comes first, on whichever side of zero it lies. It rests on the plain interval, not adjusted for ten claims. (Number 5 is judged against −0.01 instead of 0, and cannot be absent.) *Absent* does not
 # mean zero, nor that the slides are wrong: their own difference in claim 2 is no larger. The intervals are the plain ones: one
 # may exclude zero and its claim still be undecided among ten.
 #
-# **Ten replicates are planned.** Until they are there each word says *so far*: it is printed so that you can follow. Nothing
-# stops or is added because of it, and only the verdict at ten counts. For the smallest of ten p values to be below 0.005 a contrast's
-# mean has to lie 14 standard errors from zero with three replicates, 5.6 with five, 3.7 with ten; and few that lie close together can be luck.
+# **Ten replicates are planned.** Until they are there each word says *so far*: it is printed so that you can follow. No replicate
+# is stopped or added because of it, and only the verdict at ten counts. For the smallest of ten p values to be below 0.005 a contrast's
+# mean has to lie 14 standard errors from zero with three replicates, 5.6 with five, 3.7 with ten. And a few
+# values can lie close together by luck: then the interval is too short, for *absent* as well.
 
 # %%
 lines, judged = [], {}
@@ -460,8 +461,8 @@ print("empty crops:", ", ".join(f"{name} {np.mean(found):.0%}" for name, found i
 # %% [markdown]
 # An empty crop is the same picture for every class, and a pair of it and a mixture teaches nothing, or worse. The row with true
 # sources leaves out channels that are 40 dB below the mixture over the whole clip; crops in a source's pauses stay, and may explain part of the
-# difference. Such a scene also has a channel for each event, up to three, where S2 has always two. (*S2 without quiet channels*
-# was to be the fair row to hold it against. But S2 has no channel so quiet, so it is S2 to the last digit.)
+# difference. With true sources a scene also has a channel for each event, up to three; S2 always has two. (*S2 without quiet
+# channels* was meant as the fair comparison. But no channel of S2 is so quiet, so it is S2 to the last digit.)
 #
 # ## How we fooled ourselves first
 #
@@ -499,14 +500,15 @@ print("empty crops:", ", ".join(f"{name} {np.mean(found):.0%}" for name, found i
 # * **The level is not comparable.** AudioSet's mAP and ours are averages over different classes of different
 #   difficulty.
 # * **S2 is not their S2.** Their last snapshot has seen 1.7 million steps, ours the number printed at the top.
-# * **N is not their N.** Ours starts from cosines, theirs, as far as we know, from random numbers. Claims 4 to 8 are about
+# * **N is not their N.** Ours starts from cosines, theirs, as far as we know, from random numbers. Claims 4 to 10 are about
 #   ours; *N random* shows what that may change.
 # * **One recipe for all.** The learning rate was chosen on one draw of made sounds, by the mean of two rows of which each has
 #   another best one, and the recordings took it over; temperature and masks were not tried. After 800 steps training is not at its
 #   end: with 1,600 mix-mix gained 0.03 once more. A row that learns slowly looks worse than it may become.
 # * **Not natural scenes.** Both kinds of scenes are sums of isolated events. Nothing here has AudioSet's scale, and M is 2, not 4.
-# * **320 recordings.** Ten replicates deal out the same four folds of ESC-10 again and again: a fold is tested on two or three times,
-#   and trains the others. For other recordings the interval is too narrow; take it as one over four test sets.
+# * **320 clips**, cut from 247 recordings. Ten replicates deal out the same four folds of ESC-10 again and again: a fold is
+#   tested on two or three times, and trained on in other replicates. There are four test sets, not ten independent ones; so for
+#   other recordings the interval is too narrow, and it does not say by how much.
 # * **Rows that are not trained here** come from the study. Set `tutorial` to `yes` in `sepcl_keras/course/tables/rows.csv`, and they join.
 
 # %%
@@ -559,16 +561,17 @@ for bank, found in results.items():
     for n in range(outcomes.LEAST, len(values) + 1):
         estimate = outcomes.estimate(values[:n])
         print(f"{bank}, {n} replicates: {estimate.mean:+.3f} ± {(estimate.high - estimate.low) / 2:.3f}")
-# √n in the standard error, and t: from three to five replicates t falls from 4.3 to 2.8, and √n grows by 1.3 only.
+# √n in the standard error, and t: from three to five replicates t falls from 4.3 to 2.8, and √n grows by a factor of 1.3 only.
 
 # %% [markdown]
 # **2. Plan.** How many replicates would find an effect of δ = 0.01 four times in five? With many of them about
 #
 # > n ≈ ((1.96 + 0.84) · sd / δ)²
 #
-# where sd is the deviation of a contrast from replicate to replicate. Take the claims one by one, by both metrics. And how sure is sd
-# itself? (With three values from a normal distribution, the true one lies between half and six times the one you see:
-# `scipy.stats.chi2`.)
+# where sd is the deviation of a contrast from replicate to replicate. (That is for a plain interval. To hold as the smallest of
+# ten p values takes 2.81 instead of 1.96, and so 1.7 times as many.) Take the claims one by one, by both metrics. And how sure is sd
+# itself? (With three values from a normal distribution, the true one lies between half and six times the one you see, in 95 of 100
+# cases: `scipy.stats.chi2`.)
 
 # %% tags=["your turn"]
 # your turn: the interval of an `estimate` is mean ± t · sd / √n, so its width tells sd

@@ -147,9 +147,9 @@ def verdicts(found, metric="map", claims=CLAIMS):
     """Number → `Verdict` of each claim.
 
     A claim is **absent** where the 95 % interval of each of its contrasts lies within the smallest effect of interest,
-    ± 0.01 (not one with a margin, which asks for no effect). It **holds** where all lie above −margin and p, adjusted
-    by Holm over the claims, is below 0.05; it **fails** likewise below; else it is **undecided**. Of several contrasts,
-    all must lie above: their largest p counts; for one to lie below, the smallest p times their number.
+    ± 0.01 (not one with a margin, which no effect would support). It **holds** where all lie above −margin and p,
+    adjusted by Holm over the claims, is below 0.05; it **fails** likewise below; else it is **undecided**. Of several
+    contrasts, all must lie above: their largest p counts; for one to lie below, the smallest p times their number.
     """
     estimates = [tuple(contrast(found, each, metric, claim.margin) for each in claim.contrasts) for claim in claims]
     below = [[e.p for e in some if e.mean < -claim.margin] for claim, some in zip(claims, estimates, strict=True)]

@@ -334,7 +334,7 @@ def test_a_page_with_other_numbers_is_named_and_filled(fill, tmp_path, monkeypat
     assert page.read_bytes() == (ROOT / "README.md").read_bytes()
     page.write_text("Another page.", encoding="utf-8")
     assert fill.main([]) == 2 and page.read_text(encoding="utf-8") == "Another page."
-    assert capsys.readouterr().err.startswith("README.md: found 0 times; expected once: the first <n>")
+    assert capsys.readouterr().err.startswith("README.md: found 0 times; expected once: the first <words> of 10 ")
 
 
 def test_a_passage_takes_its_numbers_wherever_lines_break(fill):
