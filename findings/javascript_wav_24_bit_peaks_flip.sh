@@ -6,7 +6,7 @@
 #   sample; of a 440 Hz tone, 6 dB too loud, each trough is read as a peak: a click of twice full scale at either side.
 # Control: wavefile reads -1 from the same file; both libraries read -1 at 16 bits.
 # What helps: wavefile, or the browser's decodeAudioData.
-# Versions: node-wav 0.0.2, wav-decoder 1.3.0, wavefile 11.0.0. Node 18 or newer; Python is not needed.
+# Versions: node-wav 0.0.2, wav-decoder 1.3.0, wavefile 11.0.0. Node 20; Python is not needed.
 set -euo pipefail
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT

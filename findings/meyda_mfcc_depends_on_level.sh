@@ -8,7 +8,7 @@
 #   between MFCCs tells levels, hardly timbre. Its `melBands` are such logarithms too.
 # Control: the same bands, in plain logarithms, have one set of coefficients 1 to 12 at all three levels.
 # What helps: `melBands` without that logarithm (expm1), and plain ones of one's own; or frames brought to one level first.
-# Versions: meyda 5.6.3. Node 18 or newer; Python is not needed.
+# Versions: meyda 5.6.3. Node 20; Python is not needed.
 set -euo pipefail
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT

@@ -5,8 +5,8 @@
 #   a steady tone has one loudness, whatever its length from 0.4 s on.
 # Seen: the number of blocks is rounded, not cut. Where the length is nearer to the next tenth of a second above, the last
 #   block reaches beyond the end and yet is divided by its full length. A 997 Hz tone of -3.08 LUFS reads -3.31 at
-#   0.46 s, -3.23 at 0.56 s, -3.14 at 1.06 s, -3.10 at 3.06 s; a click away, at 0.44 s, it reads -3.08. Levels set by it
-#   are too high by as much: scaper 1.6.5, which mixes scenes, takes it for its events, and those are short.
+#   0.46 s, -3.23 at 0.56 s, -3.14 at 1.06 s, -3.10 at 3.06 s; at 0.44 s, nearer to the tenth below, it reads -3.08. A clip
+#   that is brought to a level by it comes out too loud by as much.
 # Control: the same tone cut to whole tenths of a second reads -3.08 at each length, and loudness 0.2.0 gives the tone one
 #   value (-2.95 at 16 kHz) at all of them.
 # What helps: that library, or clips cut to a whole number of tenths of a second, 0.4 s or more, before they are measured.

@@ -69,8 +69,8 @@ def _verb(word, number):
 def passages(results):
     """Page → (text in which a kind in brackets stands for each number, those numbers)."""
     made, real = Bank(results["made"]), Bank(results["esc10"])
-    banks, whole = (made, real), min(len(made.found), len(real.found))
-    numbers, planned = [len(bank.found) for bank in banks], f"of {outcomes.REPLICATES} planned replicates"
+    banks, numbers = (made, real), [len(made.found), len(real.found)]
+    whole, planned = min(numbers), f"of {outcomes.REPLICATES} planned replicates"
     totals = {word: sum(len(of.get(word, ())) for bank in banks for of in bank.words.values()) for word in TOLD}
     totals = ", ".join(f"{number} {_verb(word, number)}" for word, number in totals.items() if number)
     best = [bank.plain(MAIN_ROW, bank.control(metric), metric) for bank in banks for metric in outcomes.METRICS]

@@ -337,6 +337,13 @@ def test_a_page_with_other_numbers_is_named_and_filled(fill, tmp_path, monkeypat
     assert capsys.readouterr().err.startswith("README.md: found 0 times; expected once: the first <words> of 10 ")
 
 
+def test_banks_of_other_numbers_of_replicates_are_told_apart(fill):
+    results = {bank: dict(list(found.items())[:4]) for bank, found in outcomes.committed().items()}
+    assert fill.passages(results)["README.md"][0][1] == ["4"]
+    results["esc10"].popitem()
+    assert fill.passages(results)["README.md"][0][1] == ["4 and 3"]
+
+
 def test_a_passage_takes_its_numbers_wherever_lines_break(fill):
     of_page = [("above by <ci> and\n<n> so far <words>.", ["+0.010 (−0.020 to +0.040)", 0.5, "one holds (3)"])]
     assert fill.filled("Above? It is above by\n0.1 (0.0 to\n0.2) and 3 so far nine fail.", of_page) == (
